@@ -1,0 +1,71 @@
+"""Fire command lines with one-line errors and flags that are checked before anything runs."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import fire
+
+from pig_monai.errors import PigError, debugging, find_user_error, report_user_error
+
+
+def check_flags(argv: Sequence[str], known: Sequence[str], hint: str) -> None:
+    """Refuse a ``--flag`` that is not ``known``.
+
+    Fire calls the function first and complains about the rest afterwards, and MONAI's bundle runner takes any
+    id without a word: both would run for hours with a mistyped setting.
+
+    Raises:
+        PigError: an unknown flag, with the closest known one.
+    """
+    for argument in argv:
+        if not argument.startswith("--") or argument == "--":
+            continue
+        name = argument[2:].split("=", 1)[0].replace("-", "_")
+        if name in known or name == "help":
+            continue
+        close = difflib.get_close_matches(name, known, n=1)
+        raise PigError(f"unknown option --{name}", f"did you mean --{close[0]}?" if close else hint)
+
+
+def as_bool(value: Any, name: str) -> bool:
+    """Read a switch: ``True``/``False`` or the words in any case, as they arrive from a command line.
+
+    Raises:
+        PigError: anything else; ``name`` says which switch it is.
+    """
+    if isinstance(value, bool):
+        return value
+    words = {"true": True, "false": False}
+    if str(value).lower() in words:
+        return words[str(value).lower()]
+    raise PigError(f"{name} is {value!r}", "give true or false")
+
+
+def run_command(command: Callable[..., None], argv: Sequence[str] | None = None) -> None:
+    """Run ``command`` as a command line; a `PigError` ends it with one line and exit status 1.
+
+    Args:
+        command: a function with keyword-only arguments; its docstring is the ``--help``.
+        argv: the arguments; the process's own by default.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parameters = inspect.signature(command).parameters
+    try:
+        if not {"--help", "-h"} & set(argv):
+            check_flags(argv, list(parameters), hint="run with --help to see the options")
+            given = {a[2:].split("=", 1)[0].replace("-", "_") for a in argv if a.startswith("--")}
+            missing = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty and n not in given]
+            if missing:
+                raise PigError(f"--{missing[0]} is missing", "run with --help to see the options")
+        fire.Fire(command, command=argv, name=sys.argv[0])
+    except Exception as exception:
+        error = find_user_error(exception)
+        if error is None or debugging():
+            raise
+        report_user_error(error)
+        sys.exit(1)

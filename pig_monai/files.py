@@ -1,0 +1,63 @@
+"""Files that are either whole or absent: written aside, then renamed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pig_monai.errors import PigError
+
+
+@contextmanager
+def atomic_path(target: str | Path) -> Iterator[Path]:
+    """Yield a scratch path beside ``target`` (same suffixes); rename it onto ``target`` if the block succeeds."""
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".writing-", suffix="".join(target.suffixes[-2:]), dir=target.parent)
+    os.close(handle)
+    scratch = Path(name)
+    try:
+        yield scratch
+        umask = os.umask(0)
+        os.umask(umask)
+        scratch.chmod(0o666 & ~umask)  # mkstemp makes private files; a dataset is shared like any other file
+        os.replace(scratch, target)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def write_text(target: str | Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    with atomic_path(target) as scratch:
+        scratch.write_text(text, encoding="utf-8")
+
+
+def write_json(target: str | Path, content: Any) -> None:
+    """Write JSON atomically, indented by one space, with a final newline."""
+    write_text(target, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(source: str | Path, remedy: str) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        PigError: the file is missing or is not JSON; ``remedy`` says what the user can do.
+    """
+    try:
+        return json.loads(Path(source).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PigError(f"{source} does not exist", remedy) from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as cause:
+        raise PigError(f"{source} cannot be read as JSON ({cause})", remedy) from None
+
+
+def sha256(source: str | Path) -> str:
+    """Return the SHA-256 of a file's bytes as 64 hex digits."""
+    with open(source, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
