@@ -59,7 +59,8 @@ def run_command(command: Callable[..., None], argv: Sequence[str] | None = None)
         if not {"--help", "-h"} & set(argv):
             check_flags(argv, list(parameters), hint="run with --help to see the options")
             given = {a[2:].split("=", 1)[0].replace("-", "_") for a in argv if a.startswith("--")}
-            missing = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty and n not in given]
+            required = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty]
+            missing = [name for name in required if name not in given]
             if missing:
                 raise PigError(f"--{missing[0]} is missing", "run with --help to see the options")
         fire.Fire(command, command=argv, name=sys.argv[0])

@@ -26,8 +26,16 @@ class PigError(Exception):
 
 
 def find_user_error(exception: BaseException | None) -> PigError | None:
-    """Return the `PigError` inside an exception that wraps it, as MONAI does while it evaluates a config."""
-    return next((e for e in _causes(exception) if isinstance(e, PigError)), None)
+    """Return the `PigError` inside an exception that wraps it, as MONAI does while it evaluates a config.
+
+    A GPU that ran out of memory counts as one: the remedy is the user's.
+    """
+    for cause in _causes(exception):
+        if isinstance(cause, PigError):
+            return cause
+        if type(cause).__name__ == "OutOfMemoryError":  # torch's, named here without importing torch
+            return PigError("the GPU's memory is full", "lower batch_size or image_size")
+    return None
 
 
 def _causes(exception: BaseException | None) -> Iterator[BaseException]:

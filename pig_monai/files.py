@@ -16,10 +16,11 @@ from pig_monai.errors import PigError
 
 @contextmanager
 def atomic_path(target: str | Path) -> Iterator[Path]:
-    """Yield a scratch path beside ``target`` (same suffixes); rename it onto ``target`` if the block succeeds."""
+    """Yield a scratch path beside ``target`` (same suffixes); rename it if the block succeeds."""
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".writing-", suffix="".join(target.suffixes[-2:]), dir=target.parent)
+    suffix = "".join(target.suffixes[-2:])
+    handle, name = tempfile.mkstemp(prefix=".writing-", suffix=suffix, dir=target.parent)
     os.close(handle)
     scratch = Path(name)
     try:

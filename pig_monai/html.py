@@ -1,0 +1,91 @@
+"""Self-contained pages: one file with its pictures inside, readable for years."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from PIL import Image
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; color: #222 }
+h2 { margin-top: 2em } figure { margin: 1em 0 } figcaption { color: #555 }
+img { max-width: 100%; image-rendering: pixelated }
+table { border-collapse: collapse; margin: 0.5em 0 1.5em }
+th, td { text-align: left; padding: 0.2em 1.2em 0.2em 0; border-bottom: 1px solid #ddd; vertical-align: top }
+code { background: #f3f3f3; padding: 0 0.3em } pre { background: #f3f3f3; padding: 0.8em; overflow-x: auto }
+.notice { background: #fff4e0; padding: 0.6em 1em }
+"""
+
+
+def page(title: str, parts: Sequence[str]) -> str:
+    """Return a page of HTML ``parts`` under a headline."""
+    text = html.escape(title)
+    head = f"<!doctype html>\n<html lang='en'><meta charset='utf-8'><title>{text}</title><style>{STYLE}</style>\n"
+    return head + f"<h1>{text}</h1>\n" + "\n".join(parts) + "\n</html>\n"
+
+
+def paragraph(text: str, kind: str = "") -> str:
+    """Return a paragraph; ``kind`` may be ``notice``."""
+    return f"<p class='{kind}'>{html.escape(text)}</p>" if kind else f"<p>{html.escape(text)}</p>"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Return a table; None shows as an empty cell."""
+    titles = "".join(f"<th>{html.escape(title)}</th>" for title in head)
+    body = "".join("<tr>" + "".join(f"<td>{_cell(cell)}</td>" for cell in row) + "</tr>\n" for row in rows)
+    return f"<table>{'<tr>' + titles + '</tr>' if any(head) else ''}\n{body}</table>"
+
+
+def facts(values: Mapping[str, Any]) -> str:
+    """Return a table of names and values."""
+    return table([], [list(item) for item in values.items()])
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else html.escape(str(value))
+
+
+def picture(image: Image.Image, caption: str) -> str:
+    """Return a figure with the picture inside, as lossless PNG."""
+    stream = io.BytesIO()
+    image.save(stream, "png", optimize=True)
+    source = "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+    text = html.escape(caption)
+    return f"<figure><img alt='{text}' src='{source}'><figcaption>{text}</figcaption></figure>"
+
+
+def curve(points: Sequence[tuple[float, float]], caption: str, width: int = 520, height: int = 180) -> str:
+    """Return a line chart as a figure; axes are labelled with their ends.
+
+    Args:
+        points: (x, y), at least two, x ascending.
+        caption: below the chart.
+        width: of the chart in pixels.
+        height: of the chart in pixels.
+    """
+    left, bottom = 60, 20
+    xs, ys = [x for x, _ in points], [y for _, y in points]
+    x_span, top = max(xs) - min(xs) or 1, max(ys) or 1
+    path = " ".join(
+        f"{left + (x - min(xs)) / x_span * (width - left - 10):.1f},"
+        f"{5 + (1 - y / top) * (height - bottom - 5):.1f}"
+        for x, y in points
+    )
+    axes = f"{left},5 {left},{height - bottom} {width - 10},{height - bottom}"
+    labels = [
+        (left - 5, 15, "end", f"{top:.3g}"),
+        (left - 5, height - bottom, "end", "0"),
+        (left, height - 5, "start", f"{min(xs):g}"),
+        (width - 10, height - 5, "end", f"{max(xs):g}"),
+    ]
+    texts = "".join(f"<text x='{x}' y='{y}' text-anchor='{a}' font-size='12'>{t}</text>" for x, y, a, t in labels)
+    lines = (
+        f"<polyline points='{axes}' fill='none' stroke='#999'/>"
+        f"<polyline points='{path}' fill='none' stroke='#c60' stroke-width='1.5'/>"
+    )
+    chart = f"<svg width='{width}' height='{height}' role='img'>{lines}{texts}</svg>"
+    return f"<figure>{chart}<figcaption>{html.escape(caption)}</figcaption></figure>"
