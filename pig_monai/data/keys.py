@@ -1,0 +1,53 @@
+"""The key of the case hashes: a secret that stays beside the dataset folder, never in it."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+from pathlib import Path
+
+from pig_monai.errors import PigError
+
+
+class CaseKey:
+    """The secret that turns a patient's id into a case hash: HMAC-SHA256, 12 hex digits."""
+
+    def __init__(self, secret: bytes) -> None:
+        self.secret = secret
+
+    def hash(self, kind: str, text: str) -> str:
+        """Return the hash of ``text``; equal texts of different kinds (patient, file …) differ."""
+        message = text if kind == "patient" else f"{kind}\0{text}"
+        return hmac.new(self.secret, message.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[:12]
+
+
+def load_key(dataset_dir: Path, key_file: Path | None) -> CaseKey:
+    """Read the key, or make one beside the dataset folder (readable by its owner only) and reuse it.
+
+    Args:
+        dataset_dir: the dataset folder; the default key is ``<dataset_dir>.key``.
+        key_file: the user's key.
+
+    Raises:
+        PigError: the key lies inside the dataset folder, is empty or cannot be read or made.
+    """
+    dataset_dir = dataset_dir.resolve()
+    path = key_file.resolve() if key_file else dataset_dir.with_name(dataset_dir.name + ".key")
+    if path.is_relative_to(dataset_dir):
+        raise PigError(
+            f"the key {path} lies inside the dataset folder", "keep it elsewhere: it undoes the anonymity"
+        )
+    try:
+        if key_file is None and not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+            with os.fdopen(handle, "w") as stream:
+                stream.write(secrets.token_hex(32) + "\n")
+        secret = path.read_bytes().strip()
+    except OSError as cause:
+        raise PigError(f"the key {path} cannot be read ({cause.strerror})", "give a readable --key") from None
+    if not secret:
+        raise PigError(f"the key {path} is empty", "put at least 32 random characters in it")
+    return CaseKey(secret)

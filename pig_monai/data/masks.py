@@ -1,0 +1,175 @@
+"""Masks: which file belongs to which volume or image, and how its pixels are read."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from pig_monai.data.images import NIFTI_SUFFIXES, has_suffix, read_image, stem
+from pig_monai.data.volume import Grid, MaskSource, UnusableError
+
+_GRID_REMEDY = "save the mask on the grid of what it belongs to: nothing is resampled silently"
+_TOLERANCE = 0.5  # voxels, at the corner that is farthest off
+
+
+def match_masks(
+    images: Sequence[PurePosixPath], masks: Iterable[PurePosixPath]
+) -> tuple[dict[PurePosixPath, list[PurePosixPath]], list[PurePosixPath]]:
+    """Find each mask's image by name.
+
+    A mask belongs to the image whose stem it has, or whose stem followed by ``_``, ``-`` or ``.`` it starts
+    with; the longest stem wins. Of equal stems in several folders, the one in the mask's own folder wins.
+
+    Args:
+        images: paths relative to the folder of images.
+        masks: paths relative to the folder of masks.
+
+    Returns:
+        image → its masks in order, and the masks that fit none or several images.
+    """
+    by_stem: dict[str, list[PurePosixPath]] = defaultdict(list)
+    for image in images:
+        by_stem[stem(image)].append(image)
+    matched: dict[PurePosixPath, list[PurePosixPath]] = defaultdict(list)
+    unmatched = []
+    for mask in sorted(masks):
+        candidates = _with_longest_stem(by_stem, stem(mask))
+        if len(candidates) > 1:
+            candidates = [image for image in candidates if image.parent == mask.parent]
+        if len(candidates) == 1:
+            matched[candidates[0]].append(mask)
+        else:
+            unmatched.append(mask)
+    return dict(matched), unmatched
+
+
+def _with_longest_stem(by_stem: dict[str, list[PurePosixPath]], mask: str) -> list[PurePosixPath]:
+    ends = [len(mask), *reversed([found.start() for found in re.finditer(r"[_.\-]", mask)])]
+    return next((by_stem[mask[:end]] for end in ends if mask[:end] in by_stem), [])
+
+
+def open_masks(paths: Sequence[Path], grid: Grid, volumetric: bool) -> MaskSource:
+    """Open the masks of one volume or image; several are merged.
+
+    Args:
+        paths: at least one file.
+        grid: the volume's or image's.
+        volumetric: whether they belong to a volume (NIfTI on its grid) or to an image.
+
+    Raises:
+        UnusableError: a mask cannot be read, or its grid is not the volume's.
+    """
+    kind = VolumeMask if volumetric else ImageMask
+    return MergedMasks([kind(path, grid) for path in paths])
+
+
+class MergedMasks:
+    """The union of masks on one grid."""
+
+    def __init__(self, sources: Sequence[MaskSource]) -> None:
+        self.sources = sources
+
+    def mask(self, index: int) -> np.ndarray:
+        """Return the mask of frame ``index``: bool (columns, rows)."""
+        return np.logical_or.reduce([source.mask(index) for source in self.sources])
+
+
+class ImageMask:
+    """The mask of a single image: PNG, JPEG or TIFF, or a NIfTI of one slice.
+
+    Raises:
+        UnusableError: it cannot be read, or its grid is not the image's.
+    """
+
+    def __init__(self, path: Path, grid: Grid) -> None:
+        try:
+            pixels, affine = read_image(path)
+        except UnusableError as cause:
+            raise UnusableError(f"mask: {cause.reason}", cause.remedy, cause.detail) from cause
+        own = Grid((pixels.shape[0], pixels.shape[1], 1), affine)
+        if not same_place(own, grid):
+            raise UnusableError(f"the mask's grid is {own}, the image's {grid}", _GRID_REMEDY)
+        self.pixels = pixels > (0.5 if affine is not None else mask_threshold(pixels))  # NIfTI holds labels
+
+    def mask(self, index: int) -> np.ndarray:
+        """Return the mask: bool (columns, rows); an image has frame 0 only."""
+        return self.pixels
+
+
+def mask_threshold(pixels: np.ndarray) -> float:
+    """Return the value above which a pixel of a picture belongs to the mask.
+
+    0 where the largest value is 1; 127 in 8 bits, since JPEG smears the edge; half of the largest value in more
+    bits; 0.5 for numbers with a fraction (probabilities).
+    """
+    if pixels.dtype.kind == "f":
+        return 0.5
+    top = float(pixels.max())
+    if top <= 1:
+        return 0.0
+    return 127.0 if pixels.dtype == np.uint8 else top / 2
+
+
+class VolumeMask:
+    """A NIfTI mask of a volume, matched by geometry and read one slice at a time.
+
+    Flipped or permuted axes are put right. Where the volume has no geometry the shapes must agree.
+
+    Raises:
+        UnusableError: it cannot be read, or its grid is not the volume's.
+    """
+
+    def __init__(self, path: Path, grid: Grid) -> None:
+        try:
+            # one open stream for all slices: gzip is then unpacked once
+            image: Any = nib.load(path, keep_file_open=True)
+            self.image = nib.squeeze_image(image) if image.shape[3:] == (1,) else image
+            given = _grid(self.image)
+            if grid.affine is not None and len(given.size) == 3 and not same_place(given, grid):
+                turn = nib.io_orientation(np.linalg.inv(grid.affine) @ self.image.affine)
+                self.image = self.image.as_reoriented(turn)
+        except Exception as cause:
+            raise _unreadable(cause) from cause
+        if not same_place(_grid(self.image), grid):
+            raise UnusableError(f"the mask's grid is {given}, the volume's {grid}", _GRID_REMEDY)
+
+    def mask(self, index: int) -> np.ndarray:
+        """Return the mask of frame ``index``: bool (columns, rows)."""
+        try:
+            return np.asarray(self.image.dataobj[..., index]) > 0.5
+        except Exception as cause:
+            raise _unreadable(cause) from cause
+
+
+def _grid(image: Any) -> Grid:
+    return Grid(tuple(int(n) for n in image.shape), np.asarray(image.affine, dtype=float))
+
+
+def _unreadable(cause: Exception) -> UnusableError:
+    reason = f"the mask cannot be read as NIfTI ({type(cause).__name__})"
+    return UnusableError(reason, "save the mask again", str(cause))
+
+
+def same_place(one: Grid, other: Grid) -> bool:
+    """Whether two grids are the same: equal sizes, and corners that agree within half a voxel.
+
+    A grid without geometry is compared by its size.
+    """
+    if one.size != other.size:
+        return False
+    if one.affine is None or other.affine is None:
+        return True
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in one.size], [1], indexing="ij")).reshape(4, -1)
+    apart = np.linalg.inv(other.affine) @ one.affine @ corners - corners
+    return bool(np.abs(apart).max() <= _TOLERANCE)
+
+
+def is_volume_mask(path: Path) -> bool:
+    """Whether a file can be the mask of a volume."""
+    return has_suffix(path, NIFTI_SUFFIXES)

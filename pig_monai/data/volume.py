@@ -1,0 +1,73 @@
+"""What a source of slices looks like to preparation, whatever kind of file it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+
+class UnusableError(Exception):
+    """One volume, image or mask that cannot be used. The run goes on; a row of the report says why.
+
+    Args:
+        reason: what is wrong, without a path and without anything that identifies a person.
+        remedy: what to do about it.
+        detail: for the log only: the underlying message, which may quote the header.
+    """
+
+    def __init__(self, reason: str, remedy: str, detail: str = "") -> None:
+        super().__init__(reason, remedy, detail)
+        self.reason = reason
+        self.remedy = remedy
+        self.detail = detail
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the voxels of a volume or of a mask lie.
+
+    Args:
+        size: (columns, rows, frames); a mask's own may have any number of axes.
+        affine: 4 × 4, from (column, row, frame) indices to mm in NIfTI's axes (right, anterior, superior); None
+            where the file does not say.
+    """
+
+    size: tuple[int, ...]
+    affine: np.ndarray | None = None
+
+    def __str__(self) -> str:
+        text = " × ".join(map(str, self.size)) + " voxels"
+        if self.affine is None:
+            return text + " without geometry"
+        edges = " × ".join(f"{v:.4g}" for v in np.linalg.norm(self.affine[:3, :3], axis=0))
+        corner = ", ".join(f"{v:.4g}" for v in self.affine[:3, 3])
+        return f"{text} of {edges} mm from ({corner})"
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A stack of slices whose frames are decoded one at a time.
+
+    Args:
+        grid: its voxels; frames are in geometric order.
+        spacing: (sx, sy) of a frame in mm; None where unknown.
+        frame: decodes frame i: float32 (columns, rows), index 0 the column; larger is brighter. Raises
+            `UnusableError`.
+        window: the (lowest, highest) value of frame i's display window, in the unit of ``frame``; None where
+            the file has none.
+    """
+
+    grid: Grid
+    spacing: tuple[float, float] | None
+    frame: Callable[[int], np.ndarray]
+    window: Callable[[int], tuple[float, float] | None] = lambda index: None
+
+
+class MaskSource(Protocol):
+    """Masks on the grid of a volume, one slice at a time."""
+
+    def mask(self, index: int) -> np.ndarray:
+        """Return the mask of frame ``index``: bool (columns, rows)."""

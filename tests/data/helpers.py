@@ -1,0 +1,35 @@
+"""What the tests of the preparation commands look at."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder with its bytes."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+
+
+def report(dataset: Path) -> dict[str, Any]:
+    return json.loads((dataset / "report.json").read_text())
+
+
+def rows(dataset: Path) -> list[tuple[str | None, str, str]]:
+    return [(row["view"], row["reason"], row["remedy"]) for row in report(dataset)["skipped"]]
+
+
+def assert_nobody_is_named(dataset: Path, names: Sequence[str]) -> None:
+    """No name, file name or byte of a dataset, unpacked or not, holds one of ``names`` in any case."""
+    files = contents(dataset)
+    assert any(name.endswith(".nii.gz") for name in files)
+    for name, data in files.items():
+        unpacked = gzip.decompress(data) if name.endswith(".gz") else b""
+        for identity in names:
+            for text in (name.encode(), data, unpacked):
+                assert identity.lower().encode() not in text.lower(), (identity, name)

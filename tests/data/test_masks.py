@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from pig_monai.data.find_volumes import match_volume_masks
+from pig_monai.data.masks import match_masks, open_masks
+from pig_monai.data.volume import Grid, UnusableError
+from tests.data.dbt_objects import COLUMNS, FRAMES, ROWS, affine, lesion, save_mask
+
+GRID = Grid((COLUMNS, ROWS, FRAMES), affine())
+
+
+def match(images: list[str], masks: list[str]) -> tuple[dict[str, list[str]], list[str]]:
+    found, unmatched = match_masks([PurePosixPath(i) for i in images], [PurePosixPath(m) for m in masks])
+    return {str(i): [str(m) for m in own] for i, own in found.items()}, [str(m) for m in unmatched]
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "expected", "left"),
+    [
+        (["a.png"], ["a.png"], {"a.png": ["a.png"]}, []),
+        (["a.png"], ["a.nii.gz"], {"a.png": ["a.nii.gz"]}, []),
+        (["a.nii.gz"], ["a_mask.png"], {"a.nii.gz": ["a_mask.png"]}, []),
+        (["a.png"], ["a-1.png", "a.2.png", "a_0.png"], {"a.png": ["a-1.png", "a.2.png", "a_0.png"]}, []),
+        (["a.png"], ["ab.png", "b.png", "A.png"], {}, ["A.png", "ab.png", "b.png"]),
+        (["a.png", "a_1.png"], ["a_1_x.png", "a_2.png"], {"a_1.png": ["a_1_x.png"], "a.png": ["a_2.png"]}, []),
+        (["p/c.png", "q/c.png"], ["p/c.png", "q/c_0.png"], {"p/c.png": ["p/c.png"], "q/c.png": ["q/c_0.png"]}, []),
+        (["p/cc.png", "q/cc.png"], ["cc.png"], {}, ["cc.png"]),
+        (["p/a.png"], ["a_mask.tif"], {"p/a.png": ["a_mask.tif"]}, []),
+        (["v1.2.png"], ["v1.2_m.png"], {"v1.2.png": ["v1.2_m.png"]}, []),
+    ],
+)  # fmt: skip
+def test_masks_find_their_image(images: list, masks: list, expected: dict, left: list) -> None:
+    assert match(images, masks) == (expected, left)
+
+
+def test_masks_find_their_volume_by_stem_or_series() -> None:
+    series = {
+        PurePosixPath("p/1.dcm"): "1.2.3",
+        PurePosixPath("q/1.dcm"): "1.2.4",
+        PurePosixPath("q/IM0"): "1.2.5",
+    }
+    masks = [PurePosixPath(m) for m in ("1.2.3.nii.gz", "1.nii.gz", "q/1.nii", "IM0.nii.gz", "zzz.nii.gz")]
+    found, unmatched = match_volume_masks(series, masks)
+    assert {str(v): [str(m) for m in own] for v, own in found.items()} == {
+        "p/1.dcm": ["1.2.3.nii.gz"],
+        "q/1.dcm": ["q/1.nii"],
+        "q/IM0": ["IM0.nii.gz"],
+    }
+    assert [str(m) for m in unmatched] == ["1.nii.gz", "zzz.nii.gz"]
+
+
+def stack(path: Path, grid: Grid = GRID) -> np.ndarray:
+    """The mask as (frames, rows, columns)."""
+    source = open_masks([path], grid, volumetric=True)
+    return np.stack([source.mask(index).T for index in range(grid.size[2])])
+
+
+def test_a_mask_is_aligned_by_geometry_not_by_index(tmp_path: Path) -> None:
+    truth = lesion([1, 2])
+    image = nib.Nifti1Image(truth.transpose(2, 1, 0), affine())
+    for name, other in {
+        "same": image,
+        "flipped": image.as_reoriented(np.array([[0, -1], [1, 1], [2, -1]])),
+        "permuted": image.as_reoriented(np.array([[2, 1], [0, -1], [1, 1]])),
+        "canonical": nib.as_closest_canonical(image),
+        "four axes": nib.Nifti1Image(np.asarray(image.dataobj)[..., None], affine()),
+        "probability": nib.Nifti1Image(np.asarray(image.dataobj) * np.float32(0.6) + np.float32(0.2), affine()),
+    }.items():
+        nib.save(other, tmp_path / f"{name}.nii.gz")
+        np.testing.assert_array_equal(stack(tmp_path / f"{name}.nii.gz"), truth, err_msg=name)
+
+
+def test_a_mask_on_another_grid_is_refused_with_both_grids(tmp_path: Path) -> None:
+    moved = affine()
+    moved[2, 3] += 1.5  # one frame
+    wider = affine()
+    wider[0, 0] *= 1.05  # two pixels at the far side
+    small = lesion([1], (FRAMES - 1, ROWS, COLUMNS))
+    for name, mask, matrix in [
+        ("moved", lesion([1]), moved),
+        ("wider", lesion([1]), wider),
+        ("small", small, affine()),
+    ]:
+        path = save_mask(mask, tmp_path / f"{name}.nii.gz", matrix)
+        with pytest.raises(UnusableError) as caught:
+            stack(path)
+        assert "40 × 60 × 4 voxels of 0.5 × 0.25 × 1.5 mm from (-10, 20, 30)" in caught.value.reason
+        if name == "small":
+            assert "the mask's grid is 40 × 60 × 3 voxels of 0.5 × 0.25 × 1.5 mm" in caught.value.reason
+    np.testing.assert_array_equal(
+        stack(tmp_path / "moved.nii.gz", Grid((COLUMNS, ROWS, FRAMES))), lesion([1])
+    )  # without geometry the shape decides
+
+
+def test_broken_masks_are_refused(tmp_path: Path) -> None:
+    path = save_mask(lesion([1]), tmp_path / "m.nii.gz")
+    whole = path.read_bytes()
+    for content in (b"", b"not a mask", whole[: len(whole) // 2]):
+        path.write_bytes(content)
+        with pytest.raises(UnusableError, match="cannot be read as NIfTI"):
+            stack(path)
+
+
+def square(value: int, dtype: type = np.uint8) -> np.ndarray:
+    mask = np.zeros((ROWS, COLUMNS), dtype)
+    mask[5:9, 20:30] = value
+    return mask
+
+
+def flat(paths: list[Path]) -> np.ndarray:
+    return open_masks(paths, Grid((COLUMNS, ROWS, 1)), volumetric=False).mask(0).T
+
+
+def test_image_masks_are_thresholded_as_promised(tmp_path: Path) -> None:
+    rgb = np.zeros((ROWS, COLUMNS, 3), np.uint8)
+    rgb[5:9, 20:30] = 255, 200, 0  # luminance 194
+    rgb[20:30] = 120, 120, 120  # below the threshold
+    nifti = tmp_path / "mask.nii.gz"
+    nib.save(nib.Nifti1Image(square(3).T[..., None], np.eye(4)), nifti)
+    written = [nifti]
+    for name, picture in {
+        "one": Image.fromarray(square(1)),
+        "white": Image.fromarray(square(255)),
+        "bilevel": Image.fromarray(square(255)).convert("1"),
+        "grey": Image.fromarray(square(128) + np.uint8(127)),
+        "colour": Image.fromarray(rgb),
+        "sixteen": Image.fromarray(square(40000, np.uint16)),
+    }.items():
+        written.append(tmp_path / f"{name}.png")
+        picture.save(written[-1])
+    Image.fromarray(np.kron(square(255), np.ones((1, 1), np.uint8))).save(tmp_path / "smeared.tif")
+    for path in [*written, tmp_path / "smeared.tif"]:
+        np.testing.assert_array_equal(flat([path]), square(1) > 0, err_msg=path.name)
+
+
+def test_several_masks_are_merged(tmp_path: Path) -> None:
+    other = np.roll(square(255), 20, axis=0)
+    Image.fromarray(square(255)).save(tmp_path / "a.png")
+    Image.fromarray(other).save(tmp_path / "b.png")
+    np.testing.assert_array_equal(flat([tmp_path / "a.png", tmp_path / "b.png"]), (square(1) + other) > 0)
+
+
+def test_an_image_mask_of_another_size_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(square(255)[:-1]).save(tmp_path / "a.png")
+    with pytest.raises(UnusableError, match=r"the mask's grid is 40 × 59 × 1 voxels .*the image's 40 × 60 × 1"):
+        flat([tmp_path / "a.png"])
