@@ -1,0 +1,1 @@
+"""The method: noise schedule, timestep grids, solvers, the paired loop, and training."""

@@ -1,0 +1,177 @@
+"""Algorithm 1: what a training step shows the guider and the generator, and what it asks of them.
+
+Both are MONAI `PrepareBatch` callables for `SupervisedTrainer`: they turn a batch of clean (mask, slice) pairs
+into the network's inputs and targets. The noise of iteration n depends on (seed, n) alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from monai.engines import PrepareBatch
+from monai.inferers import Inferer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pig_monai.diffusion.noise import Purpose, seeded_generator
+from pig_monai.diffusion.sampling import Denoiser
+from pig_monai.diffusion.schedule import NoiseSchedule, Prediction, check_prediction
+from pig_monai.errors import PigError
+
+TrainingStep = tuple[Tensor, tuple[Tensor, Tensor | None], tuple[()], dict[str, Tensor]]
+"""(network inputs, (target, loss weight), no more positional inputs, {"timesteps"})."""
+
+
+def antithetic_timesteps(batch_size: int, T: int, generator: torch.Generator) -> Tensor:
+    """Return (B,) timesteps, uniform in {0 … T − 1}: t for one half of the batch, T − 1 − t for the other.
+
+    Every batch then holds as much of the noisy as of the clean end, which steadies the loss.
+    """
+    t = torch.randint(T, ((batch_size + 1) // 2,), generator=generator)
+    return torch.cat([t, T - 1 - t])[:batch_size]
+
+
+def masks_to_diffusion(label: Tensor) -> Tensor:
+    """Map masks from 0 / 1, as they are stored, to −1 / +1, as they are diffused."""
+    return label * 2 - 1
+
+
+class _DiffusionBatch(PrepareBatch):
+    """Draws t, ε₁ and ε₂ and noises both images (Algorithm 1, lines 2 to 4)."""
+
+    def __init__(self, schedule: NoiseSchedule, prediction: Prediction = "epsilon", seed: int = 0) -> None:
+        check_prediction(prediction)
+        self.schedule = schedule
+        self.prediction = prediction
+        self.seed = seed
+        self.iteration = 0  # of the next batch; a resumed training sets it
+
+    def _noisy_pair(self, batch: Mapping[str, Tensor], device: Any) -> dict[str, Tensor]:
+        x0 = masks_to_diffusion(batch["label"])
+        y0 = batch["image"]
+        generator = seeded_generator(Purpose.TRAINING, self.seed, self.iteration)
+        self.iteration += 1
+        t = antithetic_timesteps(len(x0), self.schedule.num_train_timesteps, generator)
+        eps_1 = torch.randn(x0.shape, generator=generator, dtype=x0.dtype)
+        eps_2 = torch.randn(y0.shape, generator=generator, dtype=y0.dtype)
+        x0, y0, eps_1, eps_2 = (z.to(device) for z in (x0, y0, eps_1, eps_2))
+        return {
+            "x0": x0,
+            "y0": y0,
+            "eps_1": eps_1,
+            "eps_2": eps_2,
+            "x_t": self.schedule.add_noise(x0, eps_1, t),
+            "y_t": self.schedule.add_noise(y0, eps_2, t),
+            "t": t,
+        }
+
+
+class GuiderBatch(_DiffusionBatch):
+    """Algorithm 1: the guider is shown (x_t, y_t, t) and asked for the mask's noise ε₁ (or v).
+
+    Args:
+        schedule: the noise schedule.
+        prediction: ``epsilon`` (the paper) or ``v``.
+        seed: of the training's noise, ≥ 0.
+    """
+
+    def __call__(
+        self, batchdata: Mapping[str, Tensor], device: Any = None, non_blocking: bool = False, **kwargs: Any
+    ) -> TrainingStep:
+        """Return the training step for ``{"image": slices −1 … 1, "label": masks 0 / 1}``, both (B, 1, W, H)."""
+        pair = self._noisy_pair(batchdata, device)
+        target = self.schedule.target(pair["x0"], pair["eps_1"], pair["t"], self.prediction)
+        return (
+            torch.cat([pair["x_t"], pair["y_t"]], dim=1),
+            (target, None),
+            (),
+            {"timesteps": pair["t"].to(pair["x_t"].device)},
+        )
+
+
+class GeneratorBatch(_DiffusionBatch):
+    """The generator is shown (y_t, mask, t) and asked for the slice's noise ε₂ (or v).
+
+    Args:
+        schedule: the noise schedule.
+        prediction: ``epsilon`` (the paper) or ``v``.
+        seed: of the training's noise, ≥ 0.
+        condition: ``mask`` shows the clean mask x₀; ``guider`` shows the frozen guider's x̂₀ from (x_t, y_t, t),
+            which is what sampling will show (the authors' code).
+        guider: the frozen guider; needed with ``condition: guider``.
+        loss_weight: ``none``, or ``lesion`` for the authors' sigmoid of the condition (0.73 inside the lesion,
+            0.27 outside).
+
+    Raises:
+        PigError: an unknown option, or ``condition: guider`` without a guider.
+    """
+
+    def __init__(
+        self,
+        schedule: NoiseSchedule,
+        prediction: Prediction = "epsilon",
+        seed: int = 0,
+        condition: str = "mask",
+        guider: Denoiser | None = None,
+        loss_weight: str = "none",
+    ) -> None:
+        super().__init__(schedule, prediction, seed)
+        if condition not in ("mask", "guider"):
+            raise PigError(f"condition is {condition!r}", "give mask or guider")
+        if condition == "guider" and guider is None:
+            raise PigError("condition is guider but guider_ckpt is not set", "name the guider's weights")
+        if loss_weight not in ("none", "lesion"):
+            raise PigError(f"loss_weight is {loss_weight!r}", "give none or lesion")
+        self.guider = guider if condition == "guider" else None
+        self.loss_weight = loss_weight
+
+    def __call__(
+        self, batchdata: Mapping[str, Tensor], device: Any = None, non_blocking: bool = False, **kwargs: Any
+    ) -> TrainingStep:
+        """Return the training step for ``{"image": slices −1 … 1, "label": masks 0 / 1}``, both (B, 1, W, H)."""
+        pair = self._noisy_pair(batchdata, device)
+        mask = pair["x0"]
+        if self.guider is not None:
+            with torch.no_grad():
+                mask = self.guider(pair["x_t"], pair["y_t"], pair["t"]).x0
+        target = self.schedule.target(pair["y0"], pair["eps_2"], pair["t"], self.prediction)
+        weight = torch.sigmoid(mask) if self.loss_weight == "lesion" else None
+        return (
+            torch.cat([pair["y_t"], mask], dim=1),
+            (target, weight),
+            (),
+            {"timesteps": pair["t"].to(pair["x_t"].device)},
+        )
+
+
+class DiffusionLoss(nn.Module):
+    """Mean squared error (Algorithm 1, line 6), weighted pixel by pixel where the batch says so."""
+
+    def forward(self, prediction: Tensor, target: tuple[Tensor, Tensor | None]) -> Tensor:
+        """Return the scalar loss of ``prediction`` (B, 1, W, H) against (target, weight)."""
+        wanted, weight = target
+        error = F.mse_loss(prediction, wanted, reduction="none")
+        return error.mean() if weight is None else (weight * error).mean()
+
+
+class AutocastInferer(Inferer):
+    """Runs the network in bfloat16 autocast on whatever device the inputs are on.
+
+    The engines' own ``amp=True`` names CUDA and does nothing on a CPU, without a word. bfloat16 has float32's
+    range, so no gradient scaler is needed, and clipping sees true gradients.
+
+    Args:
+        amp: False keeps float32.
+    """
+
+    def __init__(self, amp: bool = True) -> None:
+        self.amp = amp
+
+    def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
+        """Return the network's output in float32."""
+        inputs = inputs.to(memory_format=torch.channels_last)
+        with torch.autocast(inputs.device.type, dtype=torch.bfloat16, enabled=self.amp):
+            output = network(inputs, *args, **kwargs)
+        return output.float()
