@@ -1,0 +1,1 @@
+"""What surrounds a training step: batches, EMA, learning rate, handlers, the state to resume from."""

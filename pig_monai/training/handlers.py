@@ -1,0 +1,220 @@
+"""Small handlers for `SupervisedTrainer`, in the order in which a training config lists them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.engines.utils import IterationEvents
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel
+from tqdm import tqdm
+
+from pig_monai.errors import PigError
+from pig_monai.files import write_text
+from pig_monai.training.optimisation import EpochPlateau
+
+
+def _loss(engine: Engine) -> Tensor:
+    """Return the last loss, still on its device: reading its value makes a GPU wait."""
+    output: Any = engine.state.output
+    loss: Tensor = output["loss"].detach()
+    return loss
+
+
+class GradientClip:
+    """Clips the gradient's norm before each optimiser step.
+
+    Args:
+        network: whose gradients.
+        max_norm: largest norm; 0 does not clip.
+    """
+
+    def __init__(self, network: nn.Module, max_norm: float) -> None:
+        self.network = network
+        self.max_norm = max_norm
+
+    def attach(self, engine: Engine) -> None:
+        """Listen for finished backward passes."""
+        if self.max_norm > 0:
+            engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Clip in place."""
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.max_norm)
+
+
+class AverageWeights:
+    """Tells the moving average of every optimiser step.
+
+    Args:
+        ema: the average.
+        network: the network in training.
+    """
+
+    def __init__(self, ema: AveragedModel, network: nn.Module) -> None:
+        self.ema = ema
+        self.network = network
+
+    def attach(self, engine: Engine) -> None:
+        """Listen for finished iterations."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Update the average."""
+        self.ema.update_parameters(self.network)
+
+
+class LearningRate:
+    """Steps the learning rate's schedule after every iteration.
+
+    Args:
+        schedule: of `pig_monai.training.optimisation.learning_rate_schedule`.
+    """
+
+    def __init__(self, schedule: LambdaLR | EpochPlateau) -> None:
+        self.schedule = schedule
+
+    def attach(self, engine: Engine) -> None:
+        """Listen for finished iterations."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Step."""
+        if isinstance(self.schedule, EpochPlateau):
+            self.schedule.step(_loss(engine))
+        else:
+            self.schedule.step()
+
+
+class StopWhenBroken:
+    """Ends a training whose loss is no longer a number.
+
+    Reading the loss makes a GPU wait, so it is looked at now and then; `TrainingState` looks at the weights before
+    it saves any.
+
+    Args:
+        every: iterations between two looks.
+    """
+
+    def __init__(self, every: int = 20) -> None:
+        self.every = every
+
+    def attach(self, engine: Engine) -> None:
+        """Listen for every ``every`` finished iterations."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED(every=self.every), self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Check the loss.
+
+        Raises:
+            PigError: the loss is not finite.
+        """
+        if not bool(torch.isfinite(_loss(engine))):
+            raise broken(f"the loss is {float(_loss(engine))}", engine)
+
+
+def broken(what: str, engine: Engine) -> PigError:
+    """Return the error of a training that has gone wrong for good."""
+    return PigError(
+        f"{what} at iteration {engine.state.iteration}",
+        "train on in a new output_dir with --init_ckpt set to the weights in this one and a lower learning_rate",
+    )
+
+
+class StopAt:
+    """Ends a training at ``max_iterations``, whichever of it and ``max_epochs`` comes first.
+
+    Args:
+        max_iterations: the number of optimiser steps.
+    """
+
+    def __init__(self, max_iterations: int) -> None:
+        self.max_iterations = max_iterations
+
+    def attach(self, engine: Engine) -> None:
+        """Listen for the start (a resumed training may be there already) and for finished iterations."""
+        engine.add_event_handler(Events.STARTED, self)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Terminate the engine when its time has come."""
+        if engine.state.iteration >= self.max_iterations:
+            engine.terminate()
+
+
+class ProgressBar:
+    """One bar over the whole training: iterations, rate, remaining time, a smoothed loss.
+
+    Args:
+        name: what is trained.
+        iterations: of the whole training.
+    """
+
+    def __init__(self, name: str, iterations: int) -> None:
+        self.name = name
+        self.iterations = iterations
+
+    def attach(self, engine: Engine) -> None:
+        """Listen for start, iterations and end."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+        engine.add_event_handler(Events.COMPLETED | Events.EXCEPTION_RAISED, self._end)
+
+    def _start(self, engine: Engine) -> None:
+        done = min(engine.state.iteration, self.iterations)
+        self.smooth: Tensor | None = None
+        self.bar = tqdm(total=self.iterations, initial=done, desc=self.name, unit="it", mininterval=1.0)
+
+    def __call__(self, engine: Engine) -> None:
+        """Advance by one iteration."""
+        loss = _loss(engine)
+        self.smooth = loss if self.smooth is None else 0.98 * self.smooth + 0.02 * loss
+        if engine.state.iteration % 10 == 0:
+            self.bar.set_postfix(loss=f"{float(self.smooth):.4f}", refresh=False)
+        self.bar.update()
+
+    def _end(self, engine: Engine, *exception: BaseException) -> None:
+        self.bar.close()
+        if exception:
+            raise exception[0]  # ignite leaves an exception to its handlers
+
+
+class LossLog:
+    """Keeps ``losses.csv``: the mean training loss of every ``every`` iterations.
+
+    Args:
+        path: of the csv file.
+        every: iterations a row.
+    """
+
+    def __init__(self, path: str | Path, every: int = 50) -> None:
+        self.path = Path(path)
+        self.every = every
+        self.rows: list[tuple[int, float]] = []
+        self.losses: list[Tensor] = []
+
+    def attach(self, engine: Engine) -> None:
+        """Listen for start and iterations."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def _start(self, engine: Engine) -> None:
+        if self.path.exists():  # a resumed training repeats what came after its last saved state
+            rows = csv.reader(self.path.read_text().splitlines()[1:])
+            self.rows = [(int(i), float(loss)) for i, loss in rows if int(i) <= engine.state.iteration]
+
+    def __call__(self, engine: Engine) -> None:
+        """Note the loss; write a row when it is due."""
+        self.losses.append(_loss(engine))
+        if engine.state.iteration % self.every == 0:
+            self.rows.append((engine.state.iteration, float(torch.stack(self.losses).mean())))
+            self.losses.clear()
+            text = io.StringIO()
+            csv.writer(text).writerows([("iteration", "loss"), *((i, f"{x:.6g}") for i, x in self.rows)])
+            write_text(self.path, text.getvalue())

@@ -1,0 +1,123 @@
+"""What a training says of itself in its weights' meta (see `pig_monai.checkpoint`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+from torch import Tensor, nn
+
+from pig_monai.checkpoint import SAME_FOR_A_PAIR, versions
+from pig_monai.data.folder import DATALIST, read_datalist, training_entries
+from pig_monai.diffusion.schedule import NoiseSchedule
+from pig_monai.errors import PigError
+from pig_monai.networks import check_image_size
+
+
+class TrainingMeta:
+    """Makes the meta of a diffusion training's weights.
+
+    Args:
+        role: ``guider`` or ``generator``.
+        network: made by `pig_monai.networks`.
+        schedule: the noise schedule.
+        prediction: what the network predicts.
+        image_size: pixels a side.
+        dataset_dir: the dataset folder.
+        fold: the fold held out; −1 for none.
+        dataset: the training slices, as ``{"image", "label"}`` tensors (1, W, H), labels 0 / 1.
+        settings: of the training, by id; ``data`` is the fingerprint of the training slices.
+
+    Raises:
+        PigError: a dataset that does not say how large its slices are, or an image size that does not fit.
+    """
+
+    def __init__(
+        self,
+        role: str,
+        network: nn.Module,
+        schedule: NoiseSchedule,
+        prediction: str,
+        image_size: int,
+        dataset_dir: str | Path,
+        fold: int,
+        dataset: Sequence[Mapping[str, Tensor]],
+        settings: Mapping[str, Any],
+    ) -> None:
+        check_image_size(network, image_size)
+        self.dataset = dataset
+        entries = training_entries(dataset_dir, fold)
+        preprocessing = read_datalist(dataset_dir).get("preprocessing", {})
+        if "size" not in preprocessing:
+            raise PigError(
+                f"{Path(dataset_dir) / DATALIST}#preprocessing#size is missing",
+                "say how many pixels a side the stored slices have",
+            )
+        self._described = {
+            "role": role,
+            "network": network.spec,
+            "schedule": schedule.to_dict(),
+            "prediction": prediction,
+            "image_size": image_size,
+            "preprocessing": preprocessing,
+            "spacing": median_spacing(entries, preprocessing["size"], image_size),
+            "fold": fold,
+            "data": settings["data"],
+            "origin": sorted({entry.get("origin", "real") for entry in entries}),
+            "settings": dict(settings),
+            "versions": versions(),
+        }
+
+    def __call__(self, iteration: int) -> dict[str, Any]:
+        """Return the meta after ``iteration`` optimiser steps."""
+        return {**self._constant, "iteration": iteration}
+
+    @property
+    def pair(self) -> dict[str, Any]:
+        """What the other network of the pair must have been trained with, too."""
+        return {key: self._described[key] for key in SAME_FOR_A_PAIR}
+
+    @cached_property
+    def _constant(self) -> dict[str, Any]:
+        masks = (item["label"][0].numpy() > 0.5 for item in self.dataset)
+        return {**self._described, "masks": mask_statistics(masks)}
+
+
+def mask_statistics(masks: Iterable[np.ndarray]) -> dict[str, Any]:
+    """Summarise the training masks: what a plausible generated mask looks like.
+
+    Args:
+        masks: bool arrays (W, H).
+
+    Returns:
+        ``count``; and ``area`` (share of the slice's pixels) and ``components`` (8-connected), each as
+        quantiles ``{"0.0", "0.01", …, "1.0"}``.
+    """
+    areas, components = [], []
+    for mask in masks:
+        areas.append(mask.mean())
+        components.append(ndimage.label(mask, structure=np.ones((3, 3)))[1])
+    return {"count": len(areas), "area": _quantiles(areas), "components": _quantiles(components)}
+
+
+def _quantiles(values: Sequence[float]) -> dict[str, float]:
+    levels = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
+    return {str(q): float(v) for q, v in zip(levels, np.quantile(values, levels), strict=True)}
+
+
+def median_spacing(entries: Sequence[Mapping[str, Any]], stored_size: int, image_size: int) -> list[float] | None:
+    """Return the median pixel spacing [x, y] in mm at ``image_size``, or None where no entry knows its own.
+
+    Args:
+        entries: of the dataset folder; their ``spacing`` is that of the stored slices.
+        stored_size: pixels a side of the stored slices.
+        image_size: pixels a side in the training.
+    """
+    known = [entry["spacing"] for entry in entries if entry.get("spacing")]
+    if not known:
+        return None
+    return [round(float(s), 5) for s in np.median(known, axis=0) * stored_size / image_size]
