@@ -1,0 +1,74 @@
+# `make demo` and `make test` need Python 3.11 and make, nothing else (PYTHON=python3.12 takes another one).
+PYTHON ?= python3.11
+VENV := .venv
+PY := $(VENV)/bin/python
+BUNDLE := $(PY) -m monai.bundle run
+CONFIGS := bundles/pig_dbt/configs
+GUIDER := --config_file "['$(CONFIGS)/train_guider.yaml','$(CONFIGS)/presets/demo.yaml']"
+GENERATOR := --config_file "['$(CONFIGS)/train_generator.yaml','$(CONFIGS)/presets/demo.yaml']"
+MODELS := bundles/pig_dbt/models
+
+DEMO := runs/demo
+# The demo trains the bundle's phantom weights further for a short while; FROM_SCRATCH=1 starts from fresh ones.
+ifdef FROM_SCRATCH
+FURTHER := --max_iterations 1000
+FURTHER_GUIDER :=
+FURTHER_GENERATOR :=
+else
+FURTHER := --max_iterations 300 --learning_rate 1.0e-4
+FURTHER_GUIDER := --init_ckpt $(MODELS)/model_guider.pt
+FURTHER_GENERATOR := --init_ckpt $(MODELS)/model_generator.pt
+endif
+
+.PHONY: help install demo test lint format phantom-weights clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+install: $(VENV)/.installed  ## .venv with everything the default install needs
+
+$(VENV)/.installed: requirements.txt requirements-dev.txt pyproject.toml
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt --editable .
+	touch $@
+
+demo: install  ## phantom DICOM → slices → short trainings → 32 pairs → runs/demo/report.html
+	rm -rf $(DEMO)
+	$(PY) data_prep/make_phantom.py --output $(DEMO)/phantom --patients 40 --seed 1
+	$(PY) data_prep/dicom_to_slices.py --input $(DEMO)/phantom/dicom --masks $(DEMO)/phantom/masks \
+		--output $(DEMO)/dataset
+	$(BUNDLE) training $(GUIDER) --dataset_dir $(DEMO)/dataset --output_dir $(DEMO)/guider \
+		$(FURTHER) $(FURTHER_GUIDER)
+	$(BUNDLE) training $(GENERATOR) --dataset_dir $(DEMO)/dataset --output_dir $(DEMO)/generator \
+		--guider_ckpt $(DEMO)/guider/model_guider.pt $(FURTHER) $(FURTHER_GENERATOR)
+	$(BUNDLE) infer_pairs --config_file $(CONFIGS)/infer_pairs.yaml --output_dir $(DEMO)/pairs \
+		--guider_ckpt $(DEMO)/guider/model_guider.pt --generator_ckpt $(DEMO)/generator/model_generator.pt \
+		--num_pairs 32 --seed 0
+	$(PY) -m pig_monai.report --run $(DEMO)
+
+test: install  ## all tests
+	$(PY) -m pytest
+
+lint: install  ## ruff and mypy
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+
+format: install  ## let ruff rewrite what it can
+	$(VENV)/bin/ruff check --fix
+	$(VENV)/bin/ruff format
+
+WEIGHTS := runs/phantom-weights
+phantom-weights: install  ## train the bundle's phantom weights anew (half an hour on 2 cores); resumes
+	test -d $(WEIGHTS)/phantom || $(PY) data_prep/make_phantom.py --output $(WEIGHTS)/phantom --patients 120 --seed 0
+	$(PY) data_prep/dicom_to_slices.py --input $(WEIGHTS)/phantom/dicom --masks $(WEIGHTS)/phantom/masks \
+		--output $(WEIGHTS)/dataset
+	$(BUNDLE) training $(GUIDER) --dataset_dir $(WEIGHTS)/dataset --output_dir $(WEIGHTS)/guider \
+		--fold -1 --max_iterations 3000
+	$(BUNDLE) training $(GENERATOR) --dataset_dir $(WEIGHTS)/dataset --output_dir $(WEIGHTS)/generator \
+		--fold -1 --max_iterations 3000
+	cp $(WEIGHTS)/guider/model_guider.pt $(WEIGHTS)/generator/model_generator.pt $(MODELS)/
+
+clean:  ## remove the virtual environment and everything under runs/
+	rm -rf $(VENV) runs build *.egg-info

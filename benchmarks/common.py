@@ -1,0 +1,50 @@
+"""What the benchmarks share: a dataset in memory, a distance between sets of images, a table."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pig_monai.data.folder import training_entries
+from pig_monai.data.transforms import load_slices
+
+
+def load_dataset(dataset_dir: str, image_size: int, fold: int = -1) -> dict[str, Tensor]:
+    """Return all training slices as ``{"image", "label"}`` tensors (N, 1, size, size)."""
+    load = load_slices(image_size)
+    items: list[Any] = [load(entry) for entry in training_entries(dataset_dir, fold)]
+    return {key: torch.stack([item[key] for item in items]) for key in ("image", "label")}
+
+
+def frechet_distance(real: np.ndarray, other: np.ndarray, components: int = 48) -> float:
+    """Return the Fréchet distance of two sets in the leading principal components of the real pixels.
+
+    No network's features are involved: it is not an FID. The trace of the matrix square root is the sum of the
+    square roots of the eigenvalues of the product of the covariances.
+
+    Args:
+        real: (N, …), flattened.
+        other: (M, …), flattened.
+        components: how many.
+    """
+    real, other = real.reshape(len(real), -1), other.reshape(len(other), -1)
+    centre = real.mean(0)
+    axes = np.linalg.svd(real - centre, full_matrices=False)[2][:components].T
+    a, b = (real - centre) @ axes, (other - centre) @ axes
+    cov_a, cov_b = np.cov(a.T), np.cov(b.T)
+    roots = np.sqrt(np.clip(np.linalg.eigvals(cov_a @ cov_b).real, 0, None))
+    return float(((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * roots.sum())
+
+
+def print_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print a Markdown table."""
+    print("| " + " | ".join(head) + " |")
+    print("|" + "---|" * len(head))
+    for row in rows:
+        print("| " + " | ".join(str(cell) for cell in row) + " |")
+    sys.stdout.flush()
