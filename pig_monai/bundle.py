@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -109,6 +110,13 @@ def check_numbers(**values: Any) -> None:
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
             raise PigError(f"{name} is {value!r}", "give a number from 0 on; YAML needs 1.0e-4 rather than 1e-4")
+
+
+def default_device() -> str:
+    """Return the GPU where there is one, each process of torchrun its own, and the CPU elsewhere."""
+    if not torch.cuda.is_available():
+        return "cpu"
+    return f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"
 
 
 def check_device(device: Any) -> None:

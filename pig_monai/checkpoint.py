@@ -12,7 +12,6 @@ out), ``data`` (fingerprint of the training slices), ``origin``, ``iteration``, 
 
 from __future__ import annotations
 
-import io
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,8 +26,10 @@ import pig_monai
 from pig_monai.diffusion.sampling import Denoiser
 from pig_monai.diffusion.schedule import NoiseSchedule
 from pig_monai.errors import PigError
-from pig_monai.files import atomic_path, sha256
+from pig_monai.files import read_json, save_torch, sha256
 from pig_monai.networks import build_network
+from pig_monai.partial_weights import take_what_fits
+from pig_monai.runs import RECORD
 
 ROLES = ("guider", "generator")
 REQUIRED_META = (
@@ -44,6 +45,9 @@ REQUIRED_META = (
 )
 SAME_FOR_A_PAIR = ("schedule", "image_size", "preprocessing", "fold", "data")
 
+LEAST_SHARE = 0.1
+"""Of a network's parameters that weights must fit to be worth starting from."""
+
 
 def versions() -> dict[str, str]:
     """Return the versions that decide a result."""
@@ -57,53 +61,75 @@ def versions() -> dict[str, str]:
 def save_weights(path: str | Path, state_dict: Mapping[str, torch.Tensor], meta: dict[str, Any]) -> None:
     """Write weights and meta atomically, as contiguous tensors on the CPU."""
     model = {name: value.detach().cpu().contiguous() for name, value in state_dict.items()}
-    content = io.BytesIO()  # given a path, torch would write the scratch file's name into the bytes
-    torch.save({"model": model, "meta": meta}, content)
-    with atomic_path(path) as scratch:
-        scratch.write_bytes(content.getvalue())
+    save_torch(path, {"model": model, "meta": meta})
 
 
-def load_weights(path: str | Path, role: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def load_weights(
+    path: str | Path, role: str, name: str | None = None
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Read ``(state_dict, meta)`` of the network that plays ``role``.
 
     Args:
         path: a weights file, or the run folder that holds ``model_<role>.pt``.
         role: ``guider`` or ``generator``.
+        name: of the id that gave the path, for errors; ``<role>_ckpt`` by default.
 
     Raises:
-        PigError: no such file, a torn or foreign one, or one of another role.
+        PigError: no such file, a torn or foreign one, one of another role, or one whose weights are no numbers.
     """
-    path = weights_path(path, role)
+    given = f"{name or f'{role}_ckpt'} {path}"
+    if Path(path).is_dir():
+        path = _weights_in(Path(path), role, given)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise PigError(f"{role}_ckpt {path} does not exist", f"train one with train_{role}.yaml") from None
+        raise PigError(f"{given} does not exist", f"train one with train_{role}.yaml") from None
     except Exception as cause:  # torch raises many kinds for a torn or foreign file
         raise PigError(
-            f"{role}_ckpt {path} cannot be read as weights ({type(cause).__name__})",
+            f"{given} cannot be read as weights ({type(cause).__name__})",
             f"name a model_{role}.pt that train_{role}.yaml wrote",
         ) from cause
     if not isinstance(content, dict) or "model" not in content or "meta" not in content:
         raise PigError(
-            f"{role}_ckpt {path} does not describe itself",
+            f"{given} does not describe itself",
             f"name a model_{role}.pt that train_{role}.yaml wrote, not a file from checkpoints/",
         )
-    meta = content["meta"]
+    state_dict, meta = content["model"], content["meta"]
     missing = [key for key in REQUIRED_META if key not in meta] if isinstance(meta, dict) else REQUIRED_META
     if missing:
         raise PigError(
-            f"{role}_ckpt {path}: its meta lacks {missing[0]}",
-            f"name a model_{role}.pt that train_{role}.yaml wrote",
+            f"{given}: its meta lacks {missing[0]}", f"name a model_{role}.pt that train_{role}.yaml wrote"
         )
     if meta["role"] != role:
-        raise PigError(f"{role}_ckpt {path} holds a {meta['role']}", f"name a {role}'s weights")
-    return content["model"], meta
+        raise PigError(f"{given} holds a {meta['role']}", f"name a {role}'s weights")
+    broken = next((key for key, value in state_dict.items() if not bool(torch.isfinite(value).all())), None)
+    if broken is not None:
+        raise PigError(f"{given}: {broken} holds values that are no numbers", "the file is damaged; train anew")
+    return state_dict, meta
 
 
 def weights_path(path: str | Path, role: str) -> Path:
     """Return the weights file: ``path`` itself, or ``model_<role>.pt`` in it where it is a folder."""
     path = Path(path)
     return path / f"model_{role}.pt" if path.is_dir() else path
+
+
+def _weights_in(folder: Path, role: str, given: str) -> Path:
+    """Return the weights file in a folder, or say why there is none."""
+    path = weights_path(folder, role)
+    if path.exists():
+        return path
+    record = folder / RECORD
+    run = read_json(record, "name a run folder or a weights file") if record.exists() else {}
+    workflow = run.get("workflow") if isinstance(run, dict) else None
+    if workflow == role:
+        raise PigError(
+            f"{given} holds no {path.name} yet",
+            f"wait for the training's first checkpoint_interval, or train on with train_{role}.yaml",
+        )
+    if workflow is not None:
+        raise PigError(f"{given} is the folder of a {workflow} run", f"name a {role}'s run folder or weights")
+    raise PigError(f"{given} holds no {path.name}", f"name the output_dir of train_{role}.yaml, or a weights file")
 
 
 @dataclass(frozen=True)
@@ -142,8 +168,8 @@ def load_denoiser(
     Raises:
         PigError: see `load_weights`; or the weights do not fit the network that the meta describes.
     """
-    path = weights_path(path, role)
     state_dict, meta = load_weights(path, role)
+    path = weights_path(path, role)
     network = build_network(meta["network"])
     try:
         network.load_state_dict(state_dict)
@@ -152,16 +178,25 @@ def load_denoiser(
             f"{role}_ckpt {path}: its weights do not fit its own meta", "the file is damaged"
         ) from cause
     network = to_device(network, device).eval().requires_grad_(False)
-    schedule = NoiseSchedule(**meta["schedule"])
+    try:
+        schedule = NoiseSchedule(**meta["schedule"])
+    except TypeError as cause:
+        raise PigError(
+            f"{role}_ckpt {path}: schedule {meta['schedule']} is unknown",
+            "use weights of this version of pig_monai",
+        ) from cause
     denoiser = Denoiser(network, schedule, meta["prediction"], clamp, amp, one_at_a_time)
     return LoadedDenoiser(denoiser, meta, sha256(path))
 
 
-def weights_hash(path: str | Path | None, role: str) -> str | None:
-    """Return the SHA-256 of a weights file, or None for none: what a run's settings keep instead of a path."""
+def weights_hash(path: str | Path | None, role: str, name: str | None = None) -> str | None:
+    """Return the SHA-256 of a weights file, or None for none: what a run's settings keep instead of a path.
+
+    Arguments and errors are those of `load_weights`.
+    """
     if path is None:
         return None
-    load_weights(path, role)  # a missing or foreign file ends here, with its own words
+    load_weights(path, role, name)  # a missing or foreign file ends here, with its own words
     return sha256(weights_path(path, role))
 
 
@@ -171,29 +206,58 @@ def to_device(network: nn.Module, device: torch.device | str) -> nn.Module:
 
 
 def initial_network(
-    network: nn.Module, init_ckpt: str | Path | None, role: str, device: torch.device | str
+    network: nn.Module,
+    init_ckpt: str | Path | None,
+    role: str,
+    device: torch.device | str,
+    prediction: str | None = None,
+    schedule: NoiseSchedule | None = None,
 ) -> nn.Module:
     """Return ``network`` on ``device`` with the weights to start from: its own, or those of a checkpoint.
 
+    The checkpoint may be of another image size and of a network with other levels or channels: tensors whose name
+    and shape match are taken, the rest stay fresh. What was taken is told on stderr.
+
     Args:
         network: freshly made.
-        init_ckpt: weights of the same network in the same role; None keeps the fresh ones.
+        init_ckpt: weights or run folder of the same role; None keeps the fresh weights.
         role: ``guider`` or ``generator``.
         device: where to train.
+        prediction: what the training's network predicts; None accepts weights of any prediction.
+        schedule: the training's noise schedule; None accepts weights of any.
 
     Raises:
-        PigError: the checkpoint holds another network.
+        PigError: see `load_weights`; the checkpoint was trained for another prediction or noise schedule, or
+            less than a tenth of the parameters match.
     """
     if init_ckpt is not None:
-        state_dict, meta = load_weights(init_ckpt, role)
-        if meta["network"] != network.spec:
+        state_dict, meta = load_weights(init_ckpt, role, "init_ckpt")
+        wanted = {"prediction": prediction, "schedule": schedule and schedule.to_dict()}
+        for key, value in wanted.items():
+            if value is not None and meta[key] != value:
+                key, theirs, ours = _first_difference(key, meta[key], value)
+                raise PigError(
+                    f"init_ckpt {init_ckpt} was trained with {key} = {theirs}, and this training has {ours}",
+                    "give it the same, or start without init_ckpt",
+                )
+        taken = take_what_fits(network, state_dict)
+        if taken.share < LEAST_SHARE:
+            theirs, ours = _described(meta["network"], network.spec), _described(network.spec, meta["network"])
             raise PigError(
-                f"init_ckpt {init_ckpt} holds the network {meta['network']} and network_def is {network.spec}",
-                "give network_def the checkpoint's arguments",
+                f"init_ckpt {init_ckpt} holds a {theirs} and network_def is a {ours}: "
+                f"{100 * taken.share:.1f} % of the parameters fit",
+                "give network_def more of the checkpoint's arguments, or start without init_ckpt",
             )
-        network.load_state_dict(state_dict)
-        print(f"{role}: starting from {init_ckpt} (iteration {meta['iteration']})", file=sys.stderr)
+        about = f"iteration {meta.get('iteration')}, {meta['image_size']} pixels, {meta['prediction']}"
+        for line in (f"starting from {weights_path(init_ckpt, role)} ({about})", *taken.lines()):
+            print(f"{role}: {line}", file=sys.stderr)
     return to_device(network, device)
+
+
+def _described(spec: Any, other: Any) -> str:
+    """Name a network and those of its arguments that another one has not."""
+    arguments = {k: v for k, v in spec["arguments"].items() if other["arguments"].get(k) != v}
+    return f"{spec['name']} with {arguments}"
 
 
 def check_pair(guider: dict[str, Any], generator: dict[str, Any]) -> None:
@@ -204,10 +268,19 @@ def check_pair(guider: dict[str, Any], generator: dict[str, Any]) -> None:
     """
     for key in SAME_FOR_A_PAIR:
         if guider.get(key) != generator.get(key):
+            key, one, other = _first_difference(key, guider.get(key), generator.get(key))
             raise PigError(
-                f"the guider's {key} is {guider.get(key)} and the generator's is {generator.get(key)}",
+                f"the guider's {key} is {one} and the generator's is {other}",
                 "use a guider and a generator trained on the same slices with the same settings",
             )
+
+
+def _first_difference(key: str, one: Any, other: Any) -> tuple[str, Any, Any]:
+    """Follow two values that differ down to the first setting in which they do."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        inner = next(k for k in sorted({*one, *other}) if k not in one or k not in other or one[k] != other[k])
+        return _first_difference(f"{key}#{inner}", one.get(inner), other.get(inner))
+    return key, one, other
 
 
 def frozen_guider(

@@ -3,34 +3,61 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pig_monai.errors import PigError
+import torch
+
+from pig_monai.errors import PigError, disk_full
+
+_SCRATCH = ".writing-"
 
 
 @contextmanager
 def atomic_path(target: str | Path) -> Iterator[Path]:
-    """Yield a scratch path beside ``target`` (same suffixes); rename it if the block succeeds."""
+    """Yield a scratch path beside ``target`` (same suffixes); rename it if the block succeeds.
+
+    Raises:
+        PigError: the disk is full; what ``target`` was, it still is.
+    """
     target = Path(target)
+    try:
+        with _scratch_file(target) as scratch:
+            yield scratch
+            umask = os.umask(0)
+            os.umask(umask)
+            scratch.chmod(0o666 & ~umask)  # mkstemp makes private files; a dataset is shared like any other file
+            os.replace(scratch, target)
+    except OSError as cause:
+        full = disk_full(cause, target.parent)
+        if full is None:
+            raise
+        raise full from cause
+
+
+@contextmanager
+def _scratch_file(target: Path) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
-    suffix = "".join(target.suffixes[-2:])
-    handle, name = tempfile.mkstemp(prefix=".writing-", suffix=suffix, dir=target.parent)
+    handle, name = tempfile.mkstemp(prefix=_SCRATCH, suffix="".join(target.suffixes[-2:]), dir=target.parent)
     os.close(handle)
     scratch = Path(name)
     try:
         yield scratch
-        umask = os.umask(0)
-        os.umask(umask)
-        scratch.chmod(0o666 & ~umask)  # mkstemp makes private files; a dataset is shared like any other file
-        os.replace(scratch, target)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def remove_scratch_files(folders: Iterable[Path]) -> None:
+    """Remove what a process that was killed left unfinished; nobody else may be writing there."""
+    for folder in folders:
+        for scratch in folder.glob(f"{_SCRATCH}*"):
+            scratch.unlink(missing_ok=True)
 
 
 def write_text(target: str | Path, text: str) -> None:
@@ -42,6 +69,18 @@ def write_text(target: str | Path, text: str) -> None:
 def write_json(target: str | Path, content: Any) -> None:
     """Write JSON atomically, indented by one space, with a final newline."""
     write_text(target, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def save_torch(path: str | Path, content: Any) -> None:
+    """Write what ``torch.save`` takes, atomically and with bytes that depend on the content alone.
+
+    Given a path, torch would write the scratch file's name into the bytes, and tell of a full disk as if it were
+    a bug of its own.
+    """
+    serialised = io.BytesIO()
+    torch.save(content, serialised)
+    with atomic_path(path) as scratch:
+        scratch.write_bytes(serialised.getbuffer())
 
 
 def read_json(source: str | Path, remedy: str) -> Any:

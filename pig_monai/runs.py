@@ -2,16 +2,130 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+from torch import distributed
 
 from pig_monai.cli import as_bool
-from pig_monai.errors import PigError
-from pig_monai.files import read_json, write_json
+from pig_monai.errors import PigError, disk_full
+from pig_monai.files import read_json, remove_scratch_files, write_json
 
 RECORD = "run.json"
+LOCK = "run.lock"
+
+Intention = Literal["fresh", "continue", "overwrite"]
+
+_LOCKS: dict[Path, FileLock] = {}
+"""The locks that this process keeps until it ends, by file."""
+
+
+class Run:
+    """The folder of a run, into which one process at a time writes.
+
+    ``run.json`` keeps the workflow and the settings that make a run what it is. The same command again finds them
+    unchanged and continues; others are refused, so that no folder ever mixes two runs. Overwriting is for a
+    former run of the same workflow only: a dataset, or another workflow's result, is never removed.
+
+    Under torchrun the first process alone opens the folder.
+
+    Args:
+        output_dir: the run's folder.
+        workflow: what runs: ``guider``, ``generator`` or ``pairs``.
+        settings: by id.
+        owned: names in ``output_dir`` that the workflow writes.
+        overwrite: start afresh.
+        resume: continue where the folder has a run; otherwise such a folder is refused.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | Path,
+        workflow: str,
+        settings: Mapping[str, Any],
+        owned: Sequence[str],
+        overwrite: bool | str = False,
+        resume: bool | str = True,
+    ) -> None:
+        self.folder = Path(output_dir)
+        self.workflow = workflow
+        self.settings = _plain(settings)
+        self.owned = list(owned)
+        self.overwrite = as_bool(overwrite, "overwrite")
+        self.resume = as_bool(resume, "resume")
+
+    def check(self) -> Intention:
+        """Refuse a folder in which this run may not write; touches nothing.
+
+        Returns:
+            what `open` would do: ``fresh`` (there is no run yet), ``continue``, or ``overwrite`` (a former run's
+            files are removed).
+
+        Raises:
+            PigError: the folder cannot be written, another process writes there, or it holds another run or
+                something that is no run of this workflow.
+        """
+        self._check_place()
+        if _is_first_process() and (self.folder / LOCK).exists():
+            _check_free(self.folder)
+        taken = [name for name in self.owned if (self.folder / name).exists()]
+        if not taken:
+            return "fresh"
+        record = self.folder / RECORD
+        found = read_json(record, "choose another output_dir") if record.exists() else None
+        if not isinstance(found, dict) or found.get("workflow") != self.workflow:
+            raise PigError(
+                f"{self.folder} holds {taken[0]} but no {self.workflow} run", "choose another output_dir"
+            )
+        if self.overwrite:
+            return "overwrite"
+        self._check_settings(found.get("settings", {}))
+        if not self.resume:
+            raise PigError(f"{self.folder} holds a run", "give --resume true or --overwrite true")
+        return "continue"
+
+    def open(self) -> None:
+        """Make the folder and lock it; when overwriting remove a former run's files, and nothing else.
+
+        Call it when all else is known to be in order. The process keeps the lock until it ends, however it ends.
+
+        Raises:
+            PigError: see `check`.
+        """
+        if _is_first_process():
+            self._check_place()
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                _lock(self.folder)
+                if self.check() == "overwrite":
+                    for name in self.owned:
+                        _remove(self.folder / name)
+                remove_scratch_files([self.folder, *(self.folder / name for name in self.owned)])
+                write_json(self.folder / RECORD, {"workflow": self.workflow, "settings": self.settings})
+            except OSError as cause:
+                raise disk_full(cause, self.folder) or _unwritable(self.folder, cause.strerror) from cause
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.barrier()  # nobody reads a state that the first process is about to remove
+
+    def _check_place(self) -> None:
+        existing = next(path for path in (self.folder, *self.folder.absolute().parents) if os.path.exists(path))
+        if not existing.is_dir():
+            raise PigError(f"output_dir {self.folder}: {existing} is a file", "choose another")
+        if not os.access(existing, os.W_OK | os.X_OK):
+            raise _unwritable(self.folder, f"no permission to write in {existing}")
+
+    def _check_settings(self, former: Mapping[str, Any]) -> None:
+        for name in sorted({*former, *self.settings}):
+            if former.get(name) != self.settings.get(name):
+                raise PigError(
+                    f"{self.folder} holds a run with {name} = {former.get(name)}, not {self.settings.get(name)}",
+                    "repeat that setting, choose another output_dir, or give --overwrite true",
+                )
 
 
 def check_run(
@@ -21,43 +135,9 @@ def check_run(
     owned: Sequence[str],
     overwrite: bool | str = False,
     resume: bool | str = True,
-) -> None:
-    """Refuse a folder in which this run may not write; touches nothing.
-
-    ``run.json`` keeps the workflow and the settings that make a run what it is. The same command again finds them
-    unchanged and continues; others are refused, so that no folder ever mixes two runs. Overwriting is for a
-    former run of the same workflow only: a dataset, or another workflow's result, is never removed.
-
-    Args:
-        output_dir: the run's folder.
-        workflow: what runs: ``guider``, ``generator`` or ``pairs``.
-        settings: by id.
-        owned: names in ``output_dir`` that the workflow writes.
-        overwrite: start afresh.
-        resume: continue where the folder has a run; otherwise such a folder is refused.
-
-    Raises:
-        PigError: the folder holds another run, or something that is no run of this workflow.
-    """
-    folder = Path(output_dir)
-    overwrite, resume = as_bool(overwrite, "overwrite"), as_bool(resume, "resume")
-    taken = [name for name in owned if (folder / name).exists()]
-    if not taken:
-        return
-    found = read_json(folder / RECORD, "choose another output_dir") if (folder / RECORD).exists() else {}
-    if found.get("workflow") != workflow:
-        raise PigError(f"{folder} holds {taken[0]} but no {workflow} run", "choose another output_dir")
-    if overwrite:
-        return
-    former, wanted = found["settings"], _plain(settings)
-    for name in sorted({*former, *wanted}):
-        if former.get(name) != wanted.get(name):
-            raise PigError(
-                f"{folder} holds a run with {name} = {former.get(name)}, not {wanted.get(name)}",
-                "repeat that setting, choose another output_dir, or give --overwrite true",
-            )
-    if not resume:
-        raise PigError(f"{folder} holds a run", "give --resume true or --overwrite true")
+) -> Intention:
+    """Check a `Run` that need not be kept."""
+    return Run(output_dir, workflow, settings, owned, overwrite, resume).check()
 
 
 def open_run(
@@ -68,19 +148,54 @@ def open_run(
     overwrite: bool | str = False,
     resume: bool | str = True,
 ) -> None:
-    """Make the run's folder; with ``overwrite`` remove a former run's files, and nothing else.
+    """Open a `Run` that need not be kept."""
+    Run(output_dir, workflow, settings, owned, overwrite, resume).open()
 
-    Call it when all else is known to be in order. Arguments and errors are those of `check_run`.
-    """
-    check_run(output_dir, workflow, settings, owned, overwrite, resume)
-    folder = Path(output_dir)
+
+def _is_first_process() -> bool:
+    """Whether this is the only process, or the first of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _lock(folder: Path) -> None:
+    """Lock ``folder`` for the rest of this process; a process that was killed keeps no lock."""
+    path = folder.resolve() / LOCK
+    if path in _LOCKS and path.exists():
+        return
+    lock = FileLock(path, thread_local=False, fallback_to_soft=False)
+    _acquire(lock, folder)
+    _LOCKS[path] = lock
+
+
+def _check_free(folder: Path) -> None:
+    path = folder.resolve() / LOCK
+    if path not in _LOCKS:
+        lock = FileLock(path, thread_local=False, fallback_to_soft=False)
+        _acquire(lock, folder)
+        lock.release()
+
+
+def _acquire(lock: FileLock, folder: Path) -> None:
     try:
-        if as_bool(overwrite, "overwrite"):
-            for name in owned:
-                _remove(folder / name)
-        write_json(folder / RECORD, {"workflow": workflow, "settings": _plain(settings)})
-    except OSError as cause:
-        raise PigError(f"output_dir {folder} cannot be written ({cause.strerror})", "choose another") from cause
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise PigError(
+            f"{folder} is in use by another process", "wait for it, or choose another output_dir"
+        ) from None
+    except OSError as cause:  # among others a file system that knows no locks
+        raise disk_full(cause, folder) or _unwritable(folder, f"{LOCK}: {cause.strerror}") from cause
+
+
+@atexit.register
+def _unlock_all() -> None:
+    for path, lock in _LOCKS.items():
+        # removed while it is locked: a process that has opened the file already finds it gone, and tries anew
+        path.unlink(missing_ok=True)
+        lock.release()
+
+
+def _unwritable(folder: Path, why: str | None) -> PigError:
+    return PigError(f"output_dir {folder} cannot be written ({why})", "choose another")
 
 
 def _plain(value: Any) -> Any:

@@ -4,8 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from pig_monai.checkpoint import REQUIRED_META, check_pair, load_weights, save_weights
+from pig_monai.checkpoint import (
+    REQUIRED_META,
+    check_pair,
+    initial_network,
+    load_denoiser,
+    load_weights,
+    save_weights,
+)
+from pig_monai.diffusion.schedule import NoiseSchedule
 from pig_monai.errors import PigError
+from pig_monai.files import write_json
+from pig_monai.networks import diffusion_unet
 from pig_monai.training.meta import mask_statistics, median_spacing
 
 
@@ -70,6 +80,14 @@ def test_weights_come_back_as_they_were(tmp_path):
     assert described["spacing"] == [0.1, 0.2]
 
 
+def test_a_schedule_of_another_version_is_named(tmp_path):
+    network = unet([8, 16])
+    described = {"network": network.spec, "schedule": {"kind": "other"}, "prediction": "v"}
+    save_weights(tmp_path / "a.pt", network.state_dict(), meta("guider", **described))
+    with pytest.raises(PigError, match=r"guider_ckpt .*a.pt: schedule \{'kind': 'other'\} is unknown"):
+        load_denoiser(tmp_path / "a.pt", "guider", "cpu")
+
+
 def test_a_pair_must_fit():
     one = {"schedule": {"T": 1}, "image_size": 64, "preprocessing": {}, "fold": 0, "data": "a", "prediction": "v"}
     check_pair(one, {**one, "prediction": "epsilon"})  # each converts its own prediction
@@ -77,11 +95,107 @@ def test_a_pair_must_fit():
         check_pair(one, {**one, "image_size": 32})
 
 
+def test_the_setting_in_which_a_pair_differs_is_named():
+    def one(low: float) -> dict:
+        return {"preprocessing": {"size": 64, "intensity": {"kind": "percentile", "low": low}}}
+
+    with pytest.raises(PigError) as caught:
+        check_pair(one(0.5), one(1.0))
+    assert caught.value.what == ("the guider's preprocessing#intensity#low is 0.5 and the generator's is 1.0")
+    with pytest.raises(PigError, match="preprocessing#crop is None and the generator's is True"):
+        check_pair({"preprocessing": {}}, {"preprocessing": {"crop": True}})
+
+
+def test_weights_that_are_no_numbers_are_named(tmp_path):
+    state = {"a": torch.ones(2), "b": torch.tensor([1.0, float("nan")])}
+    save_weights(tmp_path / "a.pt", state, meta("guider"))
+    with pytest.raises(PigError, match="guider_ckpt .*a.pt: b holds values that are no numbers"):
+        load_weights(tmp_path / "a.pt", "guider")
+
+
+@pytest.mark.parametrize(
+    ("workflow", "what"),
+    [
+        ("guider", "holds no model_guider.pt yet; wait for"),
+        ("generator", "is the folder of a generator run; name a guider's"),
+        (None, "holds no model_guider.pt; name the output_dir of train_guider.yaml"),
+    ],
+)
+def test_a_folder_without_weights_says_why(tmp_path, workflow, what):
+    if workflow is not None:
+        write_json(tmp_path / "run.json", {"workflow": workflow, "settings": {}})
+    with pytest.raises(PigError, match=f"init_ckpt {tmp_path} {what}"):
+        load_weights(tmp_path, "guider", "init_ckpt")
+
+
+def unet(channels: list[int], patch_size: int = 1) -> torch.nn.Module:
+    levels = [False] * len(channels)
+    return diffusion_unet(channels, levels, 1, 8, norm_num_groups=8, patch_size=patch_size)
+
+
+@pytest.fixture
+def start(tmp_path):
+    """A run folder with weights of a two-level guider, and those weights."""
+    torch.manual_seed(0)
+    network = unet([8, 16])
+    described = {"network": network.spec, "prediction": "v", "schedule": NoiseSchedule().to_dict()}
+    meta_of_run = meta("guider", **described, image_size=64, iteration=4000)
+    save_weights(tmp_path / "model_guider.pt", network.state_dict(), meta_of_run)
+    return tmp_path, network.state_dict()
+
+
+def test_a_training_starts_from_weights_of_another_size(start, capsys):
+    folder, weights = start
+    found = initial_network(unet([8, 16]), folder, "guider", "cpu", "v", NoiseSchedule()).state_dict()
+    assert all(torch.equal(value, found[name]) for name, value in weights.items())
+    assert capsys.readouterr().err.splitlines() == [
+        f"guider: starting from {folder / 'model_guider.pt'} (iteration 4000, 64 pixels, v)",
+        f"guider: loaded {len(weights)} of {len(weights)} tensors, 100.0 % of the parameters",
+    ]
+
+
+def test_a_training_starts_from_weights_of_a_network_with_fewer_levels(start, capsys):
+    folder, weights = start
+    torch.manual_seed(1)
+    network = unet([8, 16, 16])
+    fresh = {name: value.clone() for name, value in network.state_dict().items()}
+    found = initial_network(network, folder, "guider", "cpu").state_dict()
+    taken = [name for name in fresh if name in weights and weights[name].shape == fresh[name].shape]
+    assert 0.1 * len(fresh) < len(taken) < len(fresh)
+    for name, value in found.items():
+        assert torch.equal(value, weights[name] if name in taken else fresh[name])
+    said = capsys.readouterr().err
+    share = sum(fresh[name].numel() for name in taken) / sum(value.numel() for value in fresh.values())
+    assert f"guider: loaded {len(taken)} of {len(fresh)} tensors, {100 * share:.1f} % of the parameters" in said
+    assert "guider: not loaded: down_blocks.1.* (2 tensors, not in the weights), " in said
+
+
+def test_weights_that_hardly_fit_are_refused_with_both_networks(start):
+    folder, _ = start
+    with pytest.raises(PigError) as caught:
+        initial_network(unet([8, 16], patch_size=2), folder, "guider", "cpu")
+    assert caught.value.what == (
+        f"init_ckpt {folder} holds a diffusion_unet with {{'patch_size': 1}} and network_def is a diffusion_unet "
+        "with {'patch_size': 2}: 0.0 % of the parameters fit"
+    )
+
+
+def test_weights_of_another_prediction_or_noise_are_refused(start):
+    folder, _ = start
+    with pytest.raises(PigError, match="trained with prediction = v, and this training has epsilon"):
+        initial_network(unet([8, 16]), folder, "guider", "cpu", "epsilon", NoiseSchedule())
+    with pytest.raises(PigError, match="trained with schedule#beta_end = 0.02, and this training has 0.03"):
+        initial_network(unet([8, 16]), folder, "guider", "cpu", "v", NoiseSchedule(beta_end=0.03))
+    with pytest.raises(PigError, match=r"init_ckpt .* is the folder of|init_ckpt .* holds a guider"):
+        initial_network(unet([8, 16]), folder / "model_guider.pt", "generator", "cpu")
+
+
 def test_mask_statistics_count_what_was_drawn():
     one, two = np.zeros((10, 10), bool), np.zeros((10, 10), bool)
     one[2:4, 2:4] = True  # 4 % in one piece
     two[0, 0] = two[1, 1] = two[5, 5] = True  # 3 %; (0, 0) and (1, 1) touch at a corner: two pieces
-    found = mask_statistics([one, two])
+    image = np.ones((10, 10), np.float32)
+    found = mask_statistics([(one, image), (two, image)])
     assert found["count"] == 2
     assert (found["area"]["0.0"], found["area"]["0.5"], found["area"]["1.0"]) == pytest.approx((0.03, 0.035, 0.04))
     assert (found["components"]["0.0"], found["components"]["1.0"]) == (1, 2)

@@ -320,10 +320,11 @@ def prepare_slices(preprocessing: Mapping[str, Any]) -> Compose:
 
 
 class LoadSlicesd(MapTransform):
-    """MONAI's `LoadImaged` for NIfTI, whose error names the file.
+    """MONAI's `LoadImaged` for stored slices and masks, whose errors name the file.
 
     Args:
-        keys: what to load.
+        keys: what to load; ``"image"`` is a slice, any other key a mask, to which belongs what is above 0 (as for
+            `pig_monai.data.folder.read_label`).
         allow_missing_keys: skip absent keys.
     """
 
@@ -332,20 +333,35 @@ class LoadSlicesd(MapTransform):
         self.load = LoadImage(reader="NibabelReader", image_only=True)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Load the files that ``data`` names.
+        """Load the files that ``data`` names: (W, H, 1) each.
 
         Raises:
-            PigError: a file that is no whole NIfTI file.
+            PigError: a file that is no whole NIfTI file, holds no single slice or values that are no numbers;
+                or files of one entry that differ in size.
         """
         d = dict(data)
+        shapes: dict[str, tuple[int, ...]] = {}
         for key in self.key_iterator(d):
-            try:
-                d[key] = self.load(d[key])
-            except Exception as cause:  # nibabel, gzip and zlib each raise their own
-                raise PigError(
-                    f"{d[key]} cannot be read ({type(cause).__name__})", "prepare the dataset anew"
-                ) from cause
+            path = str(d[key])
+            values = self._read(path)
+            d[key] = values if key == "image" else values > 0
+            shapes[path] = tuple(values.shape)
+        if len(set(shapes.values())) > 1:
+            sizes = " and ".join(f"{path} is {shape[0]} x {shape[1]}" for path, shape in shapes.items())
+            raise PigError(sizes, "a slice and its masks must be of one size: prepare the dataset anew")
         return d
+
+    def _read(self, path: str) -> torch.Tensor:
+        remedy = "prepare the dataset anew"
+        try:
+            loaded: torch.Tensor = self.load(path)
+        except Exception as cause:  # nibabel, gzip and zlib each raise their own
+            raise PigError(f"{path} cannot be read ({type(cause).__name__})", remedy) from cause
+        if loaded.ndim != 3 or loaded.shape[2] != 1:
+            raise PigError(f"{path} has the shape {tuple(loaded.shape)}, and a slice has (W, H, 1)", remedy)
+        if not bool(torch.isfinite(loaded).all()):
+            raise PigError(f"{path} holds values that are no numbers", remedy)
+        return loaded
 
 
 def load_slices(image_size: int, keys: Sequence[str] = IMAGE_KEYS) -> Compose:

@@ -1,0 +1,71 @@
+"""Stopping on request: SIGTERM from a scheduler, Ctrl-C from a user."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopAskedError(Exception):
+    """Raised where a run can end in good order after a signal asked for it.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+    @property
+    def status(self) -> int:
+        """The exit status that says so: 143 after SIGTERM, 130 after Ctrl-C."""
+        return 128 + self.number
+
+
+class StopSignals:
+    """Takes note of the signals while it is entered; `check` acts on them where nothing is half done.
+
+    A second signal ends the process at once, as it would without this class.
+    """
+
+    def __init__(self) -> None:
+        self.asked: int | None = None
+        self._former: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> StopSignals:
+        self.listen()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.restore()
+
+    def listen(self) -> None:
+        """Take note of signals from now on; for callers that have no block to enter."""
+        if threading.current_thread() is threading.main_thread():  # Python delivers signals there alone
+            self._former = {number: signal.signal(number, self._note) for number in SIGNALS}
+
+    def restore(self) -> None:
+        """Give the signals back to whoever had them."""
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+        self._former = {}
+
+    def check(self) -> None:
+        """End here where a signal has come.
+
+        Raises:
+            StopAskedError: names the signal.
+        """
+        if self.asked is not None:
+            raise StopAskedError(self.asked)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.asked = number
+        self.restore()
