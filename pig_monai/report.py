@@ -25,6 +25,9 @@ SHOWN = 24
 Pair = tuple[np.ndarray, np.ndarray]
 """Slice float (W, H) in [−1, 1] and mask bool (W, H)."""
 
+Point = tuple[float, float]
+"""Iteration and value."""
+
 
 def lesion_contrast(image: np.ndarray, mask: np.ndarray, ring: int = 3) -> float:
     """Return the mean of the slice inside the mask minus that in a ring around it.
@@ -102,8 +105,8 @@ def _dataset_facts(run: Path) -> str:
 
 def _training(run: Path, role: str, text: str) -> str:
     meta = _meta(run / role / f"model_{role}.pt")
-    with open(run / role / "losses.csv", newline="") as stream:
-        points = [(float(row["iteration"]), float(row["loss"])) for row in csv.DictReader(stream)]
+    points = _measured(run / role, "loss")
+    validation = _measured(run / role, "validation_loss")
     started = meta["settings"]["init_sha256"]
     values = {
         "started from": "the bundle's phantom weights" if started else "fresh weights",
@@ -112,8 +115,19 @@ def _training(run: Path, role: str, text: str) -> str:
         "predicts": meta["prediction"],
         "last loss": f"{points[-1][1]:.4f}" if points else None,
     }
+    if validation:
+        values["last validation loss"] = f"{validation[-1][1]:.4f}"
     chart = curve(points, f"Training loss of the {role} by iteration.") if len(points) > 1 else ""
     return paragraph(text) + facts(values) + chart
+
+
+def _measured(run: Path, column: str) -> list[Point]:
+    """Return the iterations at which a training measured something; none where it ended before the first time."""
+    path = run / "metrics.csv"
+    if not path.exists():
+        return []
+    rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
+    return [(float(row["iteration"]), float(row[column])) for row in rows if row[column]]
 
 
 def _pair_facts(run: Path) -> str:

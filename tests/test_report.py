@@ -5,7 +5,7 @@ import pytest
 
 from pig_monai.data.folder import read_datalist
 from pig_monai.report import lesion_contrast, write_report
-from tests.conftest import run_bundle
+from tests.conftest import ANY_MASK, run_bundle
 
 
 def test_contrast_is_inside_minus_ring():
@@ -21,16 +21,26 @@ def test_contrast_is_inside_minus_ring():
 def test_report_of_a_finished_demo(trained, scrambled, phantom_dataset, tmp_path):
     shutil.copytree(phantom_dataset, tmp_path / "dataset")
     shutil.copytree(phantom_dataset.parent / "phantom", tmp_path / "phantom")
+    metrics = {  # losses every 50 iterations, validations every 60: each leaves the other's cells empty
+        "guider": "iteration,loss,validation_loss\n50,0.5,\n60,,0.75\n100,0.25,\n120,,0.625\n",
+        "generator": "iteration,loss,validation_loss\n50,0.5,\n100,0.125,\n",  # no fold held out
+    }
     for role in ("guider", "generator"):
         shutil.copytree(trained / role, tmp_path / role)
-        (tmp_path / role / "losses.csv").write_text("iteration,loss\n50,0.5\n100,0.25\n")
-    ids = {"num_pairs": 3, "num_inference_steps": 3, "min_accepted": 0, "device": "cpu"}
+        (tmp_path / role / "metrics.csv").write_text(metrics[role])
+    ids = {"num_pairs": 3, "num_inference_steps": 3, "min_accepted": 0, "device": "cpu", **ANY_MASK}
     checkpoints = {f"{role}_ckpt": scrambled / role for role in ("guider", "generator")}
-    run_bundle("infer_pairs", "configs/infer_pairs.yaml", output_dir=tmp_path / "pairs", **checkpoints, **ids)
+    ids |= {"output_dir": tmp_path / "pairs"}
+    result = run_bundle("infer_pairs", "configs/infer_pairs.yaml", **checkpoints, **ids)
+    assert result.returncode == 0, result.stderr
     write_report(tmp_path)
     text = (tmp_path / "report.html").read_text()
     assert "<td>accepted pairs</td><td>3</td>" in text
-    assert "<td>last loss</td><td>0.2500</td>" in text
+    guider, generator = text.split("The guider makes")[1].split("The conditional generator makes")
+    assert "<td>last loss</td><td>0.2500</td>" in guider
+    assert "<td>last validation loss</td><td>0.6250</td>" in guider
+    assert "<td>last loss</td><td>0.1250</td>" in generator
+    assert "validation" not in generator.split("<h2>")[0]
     assert f"<td>phantom slices</td><td>{len(read_datalist(phantom_dataset)['training'])}</td>" in text
     assert text.count("data:image/png;base64,") == 3
     assert "not patients" in text

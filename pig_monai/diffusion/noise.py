@@ -21,6 +21,8 @@ class Purpose(IntEnum):
     PAIR = 1
     TRAINING = 2
     ORDER = 3
+    VALIDATION = 4
+    PREVIEW = 5
 
 
 def seeded_generator(purpose: Purpose, seed: int, number: int) -> torch.Generator:
@@ -43,12 +45,18 @@ class PairNoise:
         indices: of the pairs in the batch, ≥ 0.
         shape: of one image, (1, W, H).
         device: where the noise is needed.
+        purpose: what the pairs are for.
     """
 
     def __init__(
-        self, seed: int, indices: Sequence[int], shape: tuple[int, ...], device: torch.device | str
+        self,
+        seed: int,
+        indices: Sequence[int],
+        shape: tuple[int, ...],
+        device: torch.device | str,
+        purpose: Purpose = Purpose.PAIR,
     ) -> None:
-        self.generators = [seeded_generator(Purpose.PAIR, seed, index) for index in indices]
+        self.generators = [seeded_generator(purpose, seed, index) for index in indices]
         self.shape = shape
         self.device = device
 

@@ -6,8 +6,9 @@ into the network's inputs and targets. The noise of iteration n depends on (seed
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import torch
 from monai.engines import PrepareBatch
@@ -20,8 +21,23 @@ from pig_monai.diffusion.sampling import Denoiser
 from pig_monai.diffusion.schedule import NoiseSchedule, Prediction, check_prediction
 from pig_monai.errors import PigError
 
-TrainingStep = tuple[Tensor, tuple[Tensor, Tensor | None], tuple[()], dict[str, Tensor]]
-"""(network inputs, (target, loss weight), no more positional inputs, {"timesteps"})."""
+
+class Target(NamedTuple):
+    """What a training step asks of the network.
+
+    Args:
+        value: ε or v, (B, 1, W, H).
+        weight: of each pixel's error, (B, 1, W, H); None weighs all alike.
+        timesteps: (B,), the noise levels that the batch was shown.
+    """
+
+    value: Tensor
+    weight: Tensor | None
+    timesteps: Tensor
+
+
+TrainingStep = tuple[Tensor, Target, tuple[()], dict[str, Tensor]]
+"""(network inputs, target, no more positional inputs, {"timesteps"})."""
 
 
 def antithetic_timesteps(batch_size: int, T: int, generator: torch.Generator) -> Tensor:
@@ -46,12 +62,20 @@ class _DiffusionBatch(PrepareBatch):
         self.schedule = schedule
         self.prediction = prediction
         self.seed = seed
+        self.purpose = Purpose.TRAINING
         self.iteration = 0  # of the next batch; a resumed training sets it
+
+    def for_validation(self) -> Self:
+        """Return a twin whose noise has nothing to do with the training's; set its ``iteration`` to repeat it."""
+        twin = copy.copy(self)
+        twin.purpose = Purpose.VALIDATION
+        twin.iteration = 0
+        return twin
 
     def _noisy_pair(self, batch: Mapping[str, Tensor], device: Any) -> dict[str, Tensor]:
         x0 = masks_to_diffusion(batch["label"])
         y0 = batch["image"]
-        generator = seeded_generator(Purpose.TRAINING, self.seed, self.iteration)
+        generator = seeded_generator(self.purpose, self.seed, self.iteration)
         self.iteration += 1
         t = antithetic_timesteps(len(x0), self.schedule.num_train_timesteps, generator)
         eps_1 = torch.randn(x0.shape, generator=generator, dtype=x0.dtype)
@@ -64,7 +88,8 @@ class _DiffusionBatch(PrepareBatch):
             "eps_2": eps_2,
             "x_t": self.schedule.add_noise(x0, eps_1, t),
             "y_t": self.schedule.add_noise(y0, eps_2, t),
-            "t": t,
+            "t": t,  # on the CPU, where the schedule looks its scales up without making a GPU wait
+            "timesteps": t.to(x0.device),
         }
 
 
@@ -83,12 +108,8 @@ class GuiderBatch(_DiffusionBatch):
         """Return the training step for ``{"image": slices −1 … 1, "label": masks 0 / 1}``, both (B, 1, W, H)."""
         pair = self._noisy_pair(batchdata, device)
         target = self.schedule.target(pair["x0"], pair["eps_1"], pair["t"], self.prediction)
-        return (
-            torch.cat([pair["x_t"], pair["y_t"]], dim=1),
-            (target, None),
-            (),
-            {"timesteps": pair["t"].to(pair["x_t"].device)},
-        )
+        inputs = torch.cat([pair["x_t"], pair["y_t"]], dim=1)
+        return inputs, Target(target, None, pair["timesteps"]), (), {"timesteps": pair["timesteps"]}
 
 
 class GeneratorBatch(_DiffusionBatch):
@@ -138,22 +159,24 @@ class GeneratorBatch(_DiffusionBatch):
                 mask = self.guider(pair["x_t"], pair["y_t"], pair["t"]).x0
         target = self.schedule.target(pair["y0"], pair["eps_2"], pair["t"], self.prediction)
         weight = torch.sigmoid(mask) if self.loss_weight == "lesion" else None
-        return (
-            torch.cat([pair["y_t"], mask], dim=1),
-            (target, weight),
-            (),
-            {"timesteps": pair["t"].to(pair["x_t"].device)},
-        )
+        inputs = torch.cat([pair["y_t"], mask], dim=1)
+        return inputs, Target(target, weight, pair["timesteps"]), (), {"timesteps": pair["timesteps"]}
 
 
 class DiffusionLoss(nn.Module):
     """Mean squared error (Algorithm 1, line 6), weighted pixel by pixel where the batch says so."""
 
-    def forward(self, prediction: Tensor, target: tuple[Tensor, Tensor | None]) -> Tensor:
-        """Return the scalar loss of ``prediction`` (B, 1, W, H) against (target, weight)."""
-        wanted, weight = target
-        error = F.mse_loss(prediction, wanted, reduction="none")
-        return error.mean() if weight is None else (weight * error).mean()
+    def forward(self, prediction: Tensor, target: Target) -> Tensor:
+        """Return the scalar loss of ``prediction`` (B, 1, W, H)."""
+        return self.per_image(prediction, target).mean()
+
+    @staticmethod
+    def per_image(prediction: Tensor, target: Target) -> Tensor:
+        """Return the loss of each image, (B,): what tells the noise levels apart."""
+        error = F.mse_loss(prediction, target.value, reduction="none")
+        if target.weight is not None:
+            error = target.weight * error
+        return error.mean(dim=(1, 2, 3))
 
 
 class AutocastInferer(Inferer):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,11 +13,11 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from pig_monai.errors import PigError
-from pig_monai.files import write_text
+from pig_monai.training.events import TrainingEvents, listen, measured
 from pig_monai.training.optimisation import EpochPlateau
 
 
-def _loss(engine: Engine) -> Tensor:
+def last_loss(engine: Engine) -> Tensor:
     """Return the last loss, still on its device: reading its value makes a GPU wait."""
     output: Any = engine.state.output
     loss: Tensor = output["loss"].detach()
@@ -87,7 +84,7 @@ class LearningRate:
     def __call__(self, engine: Engine) -> None:
         """Step."""
         if isinstance(self.schedule, EpochPlateau):
-            self.schedule.step(_loss(engine))
+            self.schedule.step(last_loss(engine))
         else:
             self.schedule.step()
 
@@ -115,8 +112,8 @@ class StopWhenBroken:
         Raises:
             PigError: the loss is not finite.
         """
-        if not bool(torch.isfinite(_loss(engine))):
-            raise broken(f"the loss is {float(_loss(engine))}", engine)
+        if not bool(torch.isfinite(last_loss(engine))):
+            raise broken(f"the loss is {float(last_loss(engine))}", engine)
 
 
 def broken(what: str, engine: Engine) -> PigError:
@@ -159,12 +156,17 @@ class ProgressBar:
     def __init__(self, name: str, iterations: int) -> None:
         self.name = name
         self.iterations = iterations
+        self.validation: float | None = None
 
     def attach(self, engine: Engine) -> None:
-        """Listen for start, iterations and end."""
+        """Listen for start, iterations, figures and end."""
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
         engine.add_event_handler(Events.COMPLETED | Events.EXCEPTION_RAISED, self._end)
+        listen(engine, TrainingEvents.MEASURED, self._measured)
+
+    def _measured(self, engine: Engine) -> None:
+        self.validation = measured(engine).get("validation_loss", self.validation)
 
     def _start(self, engine: Engine) -> None:
         done = min(engine.state.iteration, self.iterations)
@@ -173,10 +175,13 @@ class ProgressBar:
 
     def __call__(self, engine: Engine) -> None:
         """Advance by one iteration."""
-        loss = _loss(engine)
+        loss = last_loss(engine)
         self.smooth = loss if self.smooth is None else 0.98 * self.smooth + 0.02 * loss
         if engine.state.iteration % 10 == 0:
-            self.bar.set_postfix(loss=f"{float(self.smooth):.4f}", refresh=False)
+            shown = {"loss": float(self.smooth), "validation": self.validation}
+            self.bar.set_postfix(
+                {name: f"{value:.4f}" for name, value in shown.items() if value is not None}, refresh=False
+            )
         self.bar.update()
 
     def _end(self, engine: Engine, *exception: BaseException) -> None:
@@ -185,36 +190,17 @@ class ProgressBar:
             raise exception[0]  # ignite leaves an exception to its handlers
 
 
-class LossLog:
-    """Keeps ``losses.csv``: the mean training loss of every ``every`` iterations.
+class ListedOutput:
+    """Leaves an iteration's output as a list, as if it were decollated: so MLflow's handler finds the loss in it.
 
-    Args:
-        path: of the csv file.
-        every: iterations a row.
+    Comes after all handlers of ours, which read the whole batch's output; the runner appends MLflow's to them.
     """
 
-    def __init__(self, path: str | Path, every: int = 50) -> None:
-        self.path = Path(path)
-        self.every = every
-        self.rows: list[tuple[int, float]] = []
-        self.losses: list[Tensor] = []
-
     def attach(self, engine: Engine) -> None:
-        """Listen for start and iterations."""
-        engine.add_event_handler(Events.STARTED, self._start)
+        """Listen for finished iterations."""
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
-    def _start(self, engine: Engine) -> None:
-        if self.path.exists():  # a resumed training repeats what came after its last saved state
-            rows = csv.reader(self.path.read_text().splitlines()[1:])
-            self.rows = [(int(i), float(loss)) for i, loss in rows if int(i) <= engine.state.iteration]
-
     def __call__(self, engine: Engine) -> None:
-        """Note the loss; write a row when it is due."""
-        self.losses.append(_loss(engine))
-        if engine.state.iteration % self.every == 0:
-            self.rows.append((engine.state.iteration, float(torch.stack(self.losses).mean())))
-            self.losses.clear()
-            text = io.StringIO()
-            csv.writer(text).writerows([("iteration", "loss"), *((i, f"{x:.6g}") for i, x in self.rows)])
-            write_text(self.path, text.getvalue())
+        """Put the output into a list."""
+        state: Any = engine.state
+        state.output = [state.output]

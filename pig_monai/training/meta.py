@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 from torch import Tensor, nn
 
 from pig_monai.checkpoint import SAME_FOR_A_PAIR, versions
@@ -16,6 +16,7 @@ from pig_monai.data.folder import DATALIST, read_datalist, training_entries
 from pig_monai.diffusion.schedule import NoiseSchedule
 from pig_monai.errors import PigError
 from pig_monai.networks import check_image_size
+from pig_monai.pairs.features import MaskFeatures, measure_mask
 
 
 class TrainingMeta:
@@ -49,6 +50,7 @@ class TrainingMeta:
         settings: Mapping[str, Any],
     ) -> None:
         check_image_size(network, image_size)
+        self.role = role
         self.dataset = dataset
         entries = training_entries(dataset_dir, fold)
         preprocessing = read_datalist(dataset_dir).get("preprocessing", {})
@@ -83,25 +85,23 @@ class TrainingMeta:
 
     @cached_property
     def _constant(self) -> dict[str, Any]:
-        masks = (item["label"][0].numpy() > 0.5 for item in self.dataset)
-        return {**self._described, "masks": mask_statistics(masks)}
+        items = ((item["label"][0].numpy() > 0.5, item["image"][0].numpy()) for item in self.dataset)
+        return {**self._described, "masks": mask_statistics(items)}
 
 
-def mask_statistics(masks: Iterable[np.ndarray]) -> dict[str, Any]:
+def mask_statistics(items: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
     """Summarise the training masks: what a plausible generated mask looks like.
 
     Args:
-        masks: bool arrays (W, H).
+        items: masks with their slices, bool and float in [−1, 1], (W, H) each.
 
     Returns:
-        ``count``; and ``area`` (share of the slice's pixels) and ``components`` (8-connected), each as
-        quantiles ``{"0.0", "0.01", …, "1.0"}``.
+        ``count``; and ``area``, ``components`` and ``inside_breast`` (see `MaskFeatures`), each as quantiles
+        ``{"0.0", "0.01", …, "1.0"}``.
     """
-    areas, components = [], []
-    for mask in masks:
-        areas.append(mask.mean())
-        components.append(ndimage.label(mask, structure=np.ones((3, 3)))[1])
-    return {"count": len(areas), "area": _quantiles(areas), "components": _quantiles(components)}
+    features = [measure_mask(mask, image) for mask, image in items]
+    names = [field.name for field in fields(MaskFeatures)]
+    return {"count": len(features), **{name: _quantiles([getattr(f, name) for f in features]) for name in names}}
 
 
 def _quantiles(values: Sequence[float]) -> dict[str, float]:

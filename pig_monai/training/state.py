@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
+import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from torch.optim.swa_utils import AveragedModel
 
-from pig_monai.checkpoint import save_weights
-from pig_monai.files import atomic_path
+from pig_monai.checkpoint import save_torch, save_weights
 from pig_monai.training.handlers import broken
+from pig_monai.training.meta import TrainingMeta
 
 logger = logging.getLogger(__name__)
 
@@ -43,17 +45,54 @@ def saved_states(folder: Path) -> list[Path]:
     return [path for _, path in sorted(found, reverse=True)]
 
 
+class RandomState:
+    """The states of Python's, NumPy's and torch's global random numbers.
+
+    Noise and order do not use them; transforms that a user adds may.
+    """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states, as tensors and plain types."""
+        kind, keys, *rest = np.random.get_state()
+        version, words, gauss = random.getstate()
+        return {
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "numpy": [str(kind), [int(key) for key in np.asarray(keys)], *rest],
+            "python": [version, list(words), gauss],
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Set the states; those of GPUs only where there are as many."""
+        torch.set_rng_state(state_dict["torch"])
+        if len(state_dict["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(state_dict["cuda"])
+        kind, keys, *rest = state_dict["numpy"]
+        np.random.set_state((kind, np.array(keys, np.uint32), *rest))
+        version, words, gauss = state_dict["python"]
+        random.setstate((version, tuple(words), gauss))
+
+
+class Best(Protocol):
+    """Knows which iteration's weights are the best so far."""
+
+    iteration: int | None
+
+
 class TrainingState:
     """Saves what a training needs to go on, and brings a stopped one back.
 
-    Batches and noise are functions of (seed, iteration), so the iteration is all that is kept of them.
+    ``checkpoints/state_<iteration>.pt`` are the latest states, which a training resumes from;
+    ``checkpoints/best.pt`` is the one with the lowest validation loss, which it never resumes from: that would
+    rewind it. Batches and noise are functions of (seed, iteration), so the iteration is all that is kept of them.
 
     Args:
         folder: ``checkpoints/`` of the run.
-        objects: what has a state: network, ema, optimizer, lr_scheduler.
+        objects: what has a state: network, ema, optimizer, lr_scheduler, validation.
         streams: what must go on from the right iteration: the batches and the noise.
         interval: iterations between two states; one is saved at the end, too.
-        keep: how many states stay.
+        best: says which state is the best.
+        keep: how many of the latest states stay.
     """
 
     def __init__(
@@ -62,13 +101,16 @@ class TrainingState:
         objects: Mapping[str, Stateful],
         streams: Sequence[Seekable],
         interval: int,
+        best: Best,
         keep: int = 2,
     ) -> None:
         self.folder = Path(folder)
-        self.objects = objects
+        self.objects = {**objects, "random": RandomState()}
         self.streams = streams
         self.interval = interval
+        self.best = best
         self.keep = keep
+        self.kept: tuple[int, int | None] | None = None  # iteration and best of the state last written or read
 
     def attach(self, engine: Engine) -> None:
         """Listen for the start, for every ``interval`` iterations, and for the end."""
@@ -83,14 +125,18 @@ class TrainingState:
             PigError: the weights are no longer finite.
         """
         path = self.folder / f"state_{engine.state.iteration:08d}.pt"
-        if not path.exists():
+        if self.kept != (engine.state.iteration, self.best.iteration):
             state: dict[str, Any] = {name: thing.state_dict() for name, thing in self.objects.items()}
             if not all(bool(torch.isfinite(value).all()) for value in state["network"].values()):
                 raise broken("the weights are no longer numbers", engine)
             state["iteration"] = engine.state.iteration
-            with atomic_path(path) as scratch:
-                torch.save(state, scratch)
-        for old in saved_states(self.folder)[self.keep :]:
+            state["epoch"] = engine.state.iteration // (engine.state.epoch_length or 1)
+            if self.best.iteration == engine.state.iteration:
+                save_torch(self.folder / "best.pt", state)
+            save_torch(path, state)
+            self.kept = (engine.state.iteration, self.best.iteration)
+        whole = [found for found in saved_states(self.folder) if found.name <= path.name]  # a later one was torn
+        for old in whole[self.keep :]:
             old.unlink()
 
     def _restore(self, engine: Engine) -> None:
@@ -99,12 +145,12 @@ class TrainingState:
             return
         for name, thing in self.objects.items():
             thing.load_state_dict(state[name])
-        iteration = int(state["iteration"])
-        engine.state.iteration = iteration
-        engine.state.epoch = iteration // (engine.state.epoch_length or 1)
+        engine.state.iteration = int(state["iteration"])
+        engine.state.epoch = int(state["epoch"])
         for stream in self.streams:
-            stream.iteration = iteration
-        logger.info("continuing from iteration %d", iteration)
+            stream.iteration = engine.state.iteration
+        self.kept = (engine.state.iteration, self.best.iteration)
+        logger.info("continuing from iteration %d", engine.state.iteration)
 
     def _latest(self) -> dict[str, Any] | None:
         for path in saved_states(self.folder):
@@ -118,20 +164,24 @@ class TrainingState:
 class WeightsExport:
     """Writes the weights to use (the moving average) with the meta that describes them.
 
+    ``model_<role>.pt`` are the latest, ``model_<role>_best.pt`` those with the lowest validation loss.
+
     Args:
-        path: of the weights, such as ``model_guider.pt``.
+        folder: the run's.
         ema: the average.
-        meta: makes the meta of an iteration.
+        meta: makes the meta of an iteration; knows the role.
         interval: iterations between two exports; one is made at the end, too.
+        best: says which weights are the best.
     """
 
     def __init__(
-        self, path: str | Path, ema: AveragedModel, meta: Callable[[int], dict[str, Any]], interval: int
+        self, folder: str | Path, ema: AveragedModel, meta: TrainingMeta, interval: int, best: Best
     ) -> None:
-        self.path = Path(path)
+        self.folder = Path(folder)
         self.ema = ema
         self.meta = meta
         self.interval = interval
+        self.best = best
 
     def attach(self, engine: Engine) -> None:
         """Listen for every ``interval`` iterations and for the end."""
@@ -139,5 +189,11 @@ class WeightsExport:
         engine.add_event_handler(Events.COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Write the weights."""
-        save_weights(self.path, self.ema.module.state_dict(), self.meta(engine.state.iteration))
+        """Write the weights, unless they are no longer finite: then `TrainingState` ends the training."""
+        weights = self.ema.module.state_dict()
+        if not all(bool(torch.isfinite(value).all()) for value in weights.values()):
+            return
+        meta = self.meta(engine.state.iteration)
+        save_weights(self.folder / f"model_{self.meta.role}.pt", weights, meta)
+        if self.best.iteration == engine.state.iteration:
+            save_weights(self.folder / f"model_{self.meta.role}_best.pt", weights, meta)

@@ -12,6 +12,7 @@ from pig_monai.diffusion.training import (
     DiffusionLoss,
     GeneratorBatch,
     GuiderBatch,
+    Target,
     antithetic_timesteps,
 )
 from pig_monai.errors import PigError
@@ -79,7 +80,7 @@ def test_timesteps_are_antithetic_and_uniform():
 
 def test_generator_is_conditioned_on_the_clean_mask():
     prepare = GeneratorBatch(SCHEDULE, "epsilon", seed=3)
-    inputs, (target, weight), _, _ = prepare(batch())
+    inputs, (target, weight, _), _, _ = prepare(batch())
     t, _, eps_2 = literal_noise(3, 0)
     torch.testing.assert_close(inputs[:, 1:], batch()["label"] * 2 - 1)
     torch.testing.assert_close(inputs[:, :1], SCHEDULE.add_noise(batch()["image"], eps_2, t))
@@ -90,7 +91,7 @@ def test_generator_is_conditioned_on_the_clean_mask():
 def test_generator_is_conditioned_on_the_frozen_guiders_estimate():
     guider = Denoiser(Linear(0.9, 0.1, 0.0), SCHEDULE, "epsilon", clamp=True)
     prepare = GeneratorBatch(SCHEDULE, "epsilon", seed=3, condition="guider", guider=guider, loss_weight="lesion")
-    inputs, (_, weight), _, _ = prepare(batch())
+    inputs, (_, weight, _), _, _ = prepare(batch())
     t, eps_1, eps_2 = literal_noise(3, 0)
     x_t = SCHEDULE.add_noise(batch()["label"] * 2 - 1, eps_1, t)
     y_t = SCHEDULE.add_noise(batch()["image"], eps_2, t)
@@ -102,13 +103,13 @@ def test_generator_is_conditioned_on_the_frozen_guiders_estimate():
 
 def test_lesion_weight_is_the_authors():
     prepare = GeneratorBatch(SCHEDULE, loss_weight="lesion")
-    _, (target, weight), _, _ = prepare(batch())
+    _, (target, weight, timesteps), _, _ = prepare(batch())
     inside = batch()["label"] > 0
     assert float(weight[inside].mean()) == pytest.approx(0.731, abs=1e-3)
     assert float(weight[~inside].mean()) == pytest.approx(0.269, abs=1e-3)
     prediction = torch.zeros_like(target)
     wanted = (weight * target**2).sum() / target.numel()
-    assert float(DiffusionLoss()(prediction, (target, weight))) == pytest.approx(float(wanted))
+    assert float(DiffusionLoss()(prediction, Target(target, weight, timesteps))) == pytest.approx(float(wanted))
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,13 @@ import math
 import pytest
 import torch
 from monai.engines import SupervisedTrainer
+from monai.handlers import from_engine
 from torch import nn
 
 from pig_monai.errors import PigError
-from pig_monai.training.handlers import GradientClip, LossLog, StopAt, StopWhenBroken
+from pig_monai.training.events import tell_figures
+from pig_monai.training.handlers import GradientClip, ListedOutput, ProgressBar, StopAt, StopWhenBroken
+from tests.training.toy import run
 
 
 def train(handlers: list, iterations: int, gain: float = 1.0) -> nn.Linear:
@@ -41,6 +44,29 @@ def test_a_loss_that_is_no_number_ends_the_training():
         train([StopWhenBroken(every=2)], 5, gain=math.nan)
 
 
-def test_losses_are_logged_as_means(tmp_path):
-    train([LossLog(tmp_path / "losses.csv", every=2)], 5)  # the losses are 0, -1, -2, -3, -4
-    assert (tmp_path / "losses.csv").read_text().split() == ["iteration,loss", "2,-0.5", "4,-2.5"]
+def test_mlflows_handler_finds_the_loss_of_a_list():
+    find, found = from_engine(["loss"], first=True), []  # how MONAI's runner sets MLflow's handler up
+    run(lambda n: {"loss": float(n)}, [ListedOutput(), lambda engine: found.append(find(engine.state.output))], 3)
+    assert found == [1.0, 2.0, 3.0]
+
+
+def test_the_bar_shows_a_smooth_loss_and_the_last_validation():
+    bar, shown = ProgressBar("guider", 20), []
+
+    def validate(engine):
+        if engine.state.iteration in (5, 15):
+            tell_figures(engine, {"validation_loss": engine.state.iteration / 4})
+            tell_figures(engine, {"loss": 100.0})
+
+    def look(engine):
+        if engine.state.iteration % 10 == 0:
+            shown.append((bar.bar.n, bar.bar.postfix))
+
+    run(lambda n: {"loss": torch.tensor(float(n))}, [validate, bar, look], 20)
+    smooth = [1.0]
+    for loss in range(2, 21):
+        smooth.append(0.98 * smooth[-1] + 0.02 * loss)
+    assert shown == [
+        (10, f"loss={smooth[9]:.4f}, validation=1.2500"),
+        (20, f"loss={smooth[19]:.4f}, validation=3.7500"),
+    ]
