@@ -28,6 +28,8 @@ TINY = {  # a network that trains in milliseconds
     "device": "cpu",
 }
 
+ANY_MASK = {"min_mask_area": 0, "max_mask_area": 1, "max_components": 1000, "min_inside_breast": 0}
+
 Runner = Callable[..., subprocess.CompletedProcess[str]]
 
 

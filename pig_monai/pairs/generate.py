@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
-from pig_monai.data.folder import read_datalist, read_label, read_slice, write_datalist, write_label, write_slice
+from pig_monai.cli import as_bool
+from pig_monai.diffusion.solvers import Estimate
 from pig_monai.errors import PigError
-from pig_monai.files import atomic_path, read_json, write_json
-from pig_monai.pairs.film_strip import film_strip
-from pig_monai.pairs.rejection import REASONS, rejection_reason
-from pig_monai.pairs.sampler import Candidate, PairSampler, StepBar
-from pig_monai.pictures import contact_sheet, magnification
+from pig_monai.pairs.folder import OWNED, Common, PairsFolder
+from pig_monai.pairs.pictures import draw_contact_sheet, draw_film_strip
+from pig_monai.pairs.ranks import Ranks
+from pig_monai.pairs.rejection import Limits, describe_counts, too_few_accepted
+from pig_monai.pairs.sampler import Candidate, PairSampler
 from pig_monai.runs import open_run
-
-OWNED = ("datalist.json", "report.json", "images", "labels", "contact_sheet.png", "film_strip.png")
+from pig_monai.stopping import StopAskedError, StopSignals
 
 FEWEST_JUDGED = 32
 """Candidates that are drawn before the share of accepted ones is held against the user's limit."""
@@ -27,167 +27,162 @@ FEWEST_JUDGED = 32
 MOST_REJECTED = 512
 """Candidates after which a run that has accepted none ends, whatever the limit."""
 
-_AFRESH = "give --overwrite true to start afresh"
 
-SHEET_PAIRS = 64
-SHEET_TILE = 192  # pixels a side: small slices are enlarged by whole numbers, large ones shrunk
-
-
-class PairsFolder:
-    """The growing result: the first accepted candidates in index order.
-
-    ``report.json`` says up to which index candidates were judged, so that the same command, killed and started
-    again, or asked for more pairs, goes on from there.
+class PairsJob:
+    """What is wanted of a pairs folder.
 
     Args:
-        folder: the pairs folder.
-        sampler: draws the candidates.
-        start_index: the first candidate.
+        output_dir: the pairs folder.
+        limits: what a candidate's mask must keep.
+        num_pairs: accepted pairs wanted; without ``replace_rejected`` the number of candidates.
+        start_index: the first candidate's index.
+        batch_size: candidates that a process draws at a time.
+        min_accepted: give up when a smaller share of at least 32 candidates is accepted.
+        replace_rejected: draw further candidates for those that are rejected.
+        overwrite: start afresh.
     """
 
-    def __init__(self, folder: str | Path, sampler: PairSampler, start_index: int) -> None:
-        self.folder = Path(folder)
-        self.sampler = sampler
-        self.entries: list[dict[str, Any]] = []
-        self.rejected: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
-        self.start_index = self.next_index = start_index
-        if (self.folder / "report.json").exists():
-            self._continue()
+    def __init__(
+        self,
+        output_dir: str | Path,
+        limits: Limits,
+        num_pairs: int = 64,
+        start_index: int = 0,
+        batch_size: int = 8,
+        min_accepted: float = 0.1,
+        replace_rejected: bool | str = True,
+        overwrite: bool | str = False,
+    ) -> None:
+        self.folder = Path(output_dir)
+        self.limits = limits
+        self.num_pairs = num_pairs
+        self.start_index = start_index
+        self.batch_size = batch_size
+        self.min_accepted = min_accepted
+        self.replace_rejected = as_bool(replace_rejected, "replace_rejected")
+        self.overwrite = as_bool(overwrite, "overwrite")
 
-    def _continue(self) -> None:
-        report = read_json(self.folder / "report.json", _AFRESH)
-        if "next_index" not in report:
-            raise PigError(f"{self.folder / 'report.json'} is not that of a pairs folder", _AFRESH)
-        self.next_index = report["next_index"]
-        self.rejected.update(report["rejected"])
-        if report["accepted"]:
-            # the datalist is written before the report: a crash between the two leaves entries too many
-            entries = read_datalist(self.folder)["training"]
-            self.entries = [entry for entry in entries if entry["index"] < self.next_index]
+    def settings(self, sampler: PairSampler) -> dict[str, Any]:
+        """Return what makes this run what it is: the same command may continue it, another one may not."""
+        return {**sampler.provenance, **self.limits.to_dict(), "start_index": self.start_index}
 
-    @property
-    def judged(self) -> int:
-        """How many candidates were accepted or rejected."""
-        return self.next_index - self.start_index
-
-    def judge(self, candidate: Candidate) -> bool:
-        """Accept the candidate and write its files, or count why not."""
-        self.next_index = candidate.index + 1
-        reason = rejection_reason(candidate.mask)
-        if reason is not None:
-            self.rejected[reason] += 1
-            return False
-        name = f"synthetic-{self.sampler.seed}-{candidate.index:06d}"
-        spacing = self.sampler.generator.meta["spacing"]
-        write_slice(self.folder / f"images/{name}.nii.gz", candidate.image, spacing)
-        write_label(self.folder / f"labels/{name}.nii.gz", candidate.mask, spacing)
-        self.entries.append(
-            {
-                "image": f"images/{name}.nii.gz",
-                "label": f"labels/{name}.nii.gz",
-                "patient": f"synthetic-{self.sampler.seed}-{candidate.index}",
-                "view": None,
-                "laterality": None,
-                "slice": 0,
-                "fold": -1,
-                "spacing": spacing,
-                "origin": "synthetic",
-                "index": candidate.index,
-                "provenance": self.sampler.provenance,
-            }
-        )
-        return True
-
-    def save(self, requested: int) -> None:
-        """Write the datalist and the report as they stand."""
-        meta = self.sampler.generator.meta
-        if self.entries:
-            write_datalist(
-                self.folder,
-                name="pairs",
-                command="infer_pairs",
-                seed=self.sampler.seed,
-                preprocessing={**meta["preprocessing"], "size": self.sampler.image_size},
-                entries=self.entries,
-            )
-        report = {
-            "requested": requested,
-            "accepted": len(self.entries),
-            "rejected": dict(self.rejected),
-            "candidates": self.judged,
-            "start_index": self.start_index,
-            "next_index": self.next_index,
-            "trained_on": meta["origin"],
-            "provenance": self.sampler.provenance,
-        }
-        write_json(self.folder / "report.json", report)
-
-    def read_pairs(self, most: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Read the first ``most`` pairs back: slices float32 and masks bool, (W, H) each."""
-        chosen = self.entries[:most]
-        slices = [read_slice(self.folder / entry["image"]) for entry in chosen]
-        return slices, [read_label(self.folder / entry["label"]) for entry in chosen]
+    def found(self, pairs: PairsFolder) -> int:
+        """Return how many of ``num_pairs`` a folder holds."""
+        return len(pairs.entries) if self.replace_rejected else pairs.judged
 
 
-def generate_pairs(
-    sampler: PairSampler,
-    output_dir: str | Path,
-    num_pairs: int = 64,
-    start_index: int = 0,
-    batch_size: int = 8,
-    min_accepted: float = 0.1,
-    overwrite: bool | str = False,
-) -> None:
-    """Write the first ``num_pairs`` accepted candidates in index order, with contact sheet and film strip.
+def generate_pairs(sampler: PairSampler, job: PairsJob) -> None:
+    """Write the accepted candidates in index order, with contact sheet and film strip.
 
-    The result is the same whatever the batch size or the interruptions. A folder that holds fewer pairs of the
-    same settings is continued.
+    The result is the same whatever the batch size, the number of processes or the interruptions. A folder that
+    holds fewer pairs of the same settings is continued.
 
     Args:
         sampler: draws the candidates.
-        output_dir: the pairs folder.
-        num_pairs: accepted pairs wanted.
-        start_index: the first candidate's index.
-        batch_size: candidates drawn at a time.
-        min_accepted: give up when a smaller share of at least 32 candidates is accepted.
-        overwrite: start afresh.
+        job: what is wanted.
 
     Raises:
         PigError: another run in the folder, or too few accepted candidates.
+        SystemExit: SIGTERM or Ctrl-C asked for it; what was judged is recorded.
     """
-    open_run(output_dir, "pairs", {**sampler.provenance, "start_index": start_index}, OWNED, overwrite)
-    pairs = PairsFolder(output_dir, sampler, start_index)
-    found = len(pairs.entries)
-    with tqdm(total=num_pairs, initial=min(len(pairs.entries), num_pairs), desc="pairs", unit="pair") as bar:
-        while len(pairs.entries) < num_pairs:
-            indices = range(pairs.next_index, pairs.next_index + batch_size)
-            for candidate in sampler.draw(indices, StepBar(len(sampler.grid))):
-                if len(pairs.entries) < num_pairs:
-                    bar.update(pairs.judge(candidate))
-                    _check_share(pairs, num_pairs, min_accepted)
-            bar.set_postfix(rejected=pairs.rejected.total())
-            pairs.save(num_pairs)
-    if len(pairs.entries) > found or not (pairs.folder / "film_strip.png").exists():
-        _draw_pictures(pairs)
-    counts = ", ".join(f"{count} {reason}" for reason, count in pairs.rejected.items())
-    print(f"{len(pairs.entries)} pairs in {output_dir}; rejected: {counts}", file=sys.stderr)
+    ranks = Ranks()
+    with StopSignals() as stop:
+        if ranks.first:
+            _Leader(sampler, job, ranks, stop).run()
+        else:
+            _follow(sampler, ranks, stop)
 
 
-def _check_share(pairs: PairsFolder, requested: int, min_accepted: float) -> None:
-    too_few = pairs.judged >= FEWEST_JUDGED and len(pairs.entries) < min_accepted * pairs.judged
-    if too_few or (pairs.judged >= MOST_REJECTED and not pairs.entries):
-        pairs.save(requested)
-        raise PigError(
-            f"only {len(pairs.entries)} of {pairs.judged} candidates were accepted ({dict(pairs.rejected)})",
-            "train the guider longer (empty masks are typical of undertrained weights) or lower min_accepted",
-        )
+def _follow(sampler: PairSampler, ranks: Ranks, stop: StopSignals) -> None:
+    """Draw what the first process says until it says that all is done; it alone tells of errors."""
+    try:
+        ranks.join()
+        while (indices := ranks.share()) is not None:
+            ranks.draw(partial(_draw, sampler, stop, None), indices)
+        ranks.leave()
+    except (RuntimeError, PigError):  # the connection is closed: the first process has ended
+        sys.exit(1)
 
 
-def _draw_pictures(pairs: PairsFolder) -> None:
-    slices, masks = pairs.read_pairs(SHEET_PAIRS)
-    typical = int(np.argsort([mask.sum() for mask in masks])[len(masks) // 2])  # the median mask area
-    with atomic_path(pairs.folder / "contact_sheet.png") as scratch:
-        scale = magnification(SHEET_TILE, pairs.sampler.image_size)
-        contact_sheet(slices, masks, columns=8, scale=scale).save(scratch)
-    with atomic_path(pairs.folder / "film_strip.png") as scratch:
-        film_strip(pairs.sampler, pairs.entries[typical]["index"]).save(scratch)
+def _draw(
+    sampler: PairSampler, stop: StopSignals, bar: tqdm[Any] | None, indices: Sequence[int]
+) -> list[Candidate]:
+    def on_step(index: int, mask: Estimate, slice_: Estimate) -> None:
+        stop.check()
+        if bar is not None:
+            bar.update()
+
+    if bar is not None:
+        bar.reset()
+    return sampler.draw(indices, on_step)
+
+
+class _Leader:
+    """The process that judges and writes, and tells the others what to draw."""
+
+    def __init__(self, sampler: PairSampler, job: PairsJob, ranks: Ranks, stop: StopSignals) -> None:
+        self.sampler = sampler
+        self.job = job
+        self.ranks = ranks
+        self.stop = stop
+        self.pairs = PairsFolder(job.folder, Common.of(sampler, job.limits), job.start_index)
+
+    def run(self) -> None:
+        job, pairs = self.job, self.pairs
+        open_run(job.folder, "pairs", job.settings(self.sampler), OWNED, job.overwrite)
+        pairs.read()
+        pairs.remove_unrecorded()
+        self.ranks.join()
+        try:
+            self._draw_rounds()
+            pairs.save(job.num_pairs)
+            self.ranks.share(None)
+            self.ranks.leave()
+            self._draw_pictures()
+        except StopAskedError as asked:
+            pairs.save(job.num_pairs)
+            told = f"stopped with {len(pairs.entries)} pairs of {pairs.judged} candidates in {job.folder}"
+            print(f"{told}; the same command continues", file=sys.stderr)
+            sys.exit(asked.status)
+        except BaseException:
+            pairs.save(job.num_pairs)
+            raise
+        self._tell()
+
+    def _draw_rounds(self) -> None:
+        job, pairs = self.job, self.pairs
+        spacing = self.sampler.generator.meta["spacing"]
+        with (
+            tqdm(total=job.num_pairs, initial=job.found(pairs), desc="pairs", unit="pair") as bar,
+            tqdm(total=len(self.sampler.grid), desc="steps", leave=False, position=1) as steps,
+        ):
+            while (wanted := job.num_pairs - job.found(pairs)) > 0:
+                self.stop.check()
+                # at least as many candidates as pairs are needed: none is drawn in vain
+                count = min(wanted, job.batch_size * self.ranks.size)
+                indices = self.ranks.share(range(pairs.next_index, pairs.next_index + count))
+                for candidate in self.ranks.draw(partial(_draw, self.sampler, self.stop, steps), indices):
+                    pairs.judge(candidate, job.limits, spacing)
+                    bar.update(job.found(pairs) - bar.n)
+                    self._check_share()
+                bar.set_postfix(rejected=pairs.rejected.total())
+                pairs.save(job.num_pairs, at_once=False)
+
+    def _check_share(self) -> None:
+        accepted, judged = len(self.pairs.entries), self.pairs.judged
+        too_few = judged >= FEWEST_JUDGED and accepted < self.job.min_accepted * judged
+        if self.job.replace_rejected and (too_few or (judged >= MOST_REJECTED and not accepted)):
+            raise too_few_accepted(accepted, self.pairs.rejected, self.job.limits)
+
+    def _draw_pictures(self) -> None:
+        if self.pairs.entries:
+            draw_contact_sheet(self.pairs.folder, self.pairs.entries)
+            draw_film_strip(self.pairs.folder, self.pairs.entries, self.sampler, self.stop.check)
+
+    def _tell(self) -> None:
+        pairs, job = self.pairs, self.job
+        told = f"{len(pairs.entries)} pairs of {pairs.judged} candidates in {job.folder}"
+        print(f"{told}; rejected: {describe_counts(pairs.rejected)}", file=sys.stderr)
+        if not job.replace_rejected and len(pairs.entries) < job.min_accepted * pairs.judged:
+            error = too_few_accepted(len(pairs.entries), pairs.rejected, job.limits)
+            print(f"warning: {error}", file=sys.stderr)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from pig_monai.checkpoint import LoadedDenoiser, check_pair, versions
 from pig_monai.diffusion.noise import PairNoise
 from pig_monai.diffusion.sampling import OnStep, binarise, sample_pairs
-from pig_monai.diffusion.solvers import Estimate, find_solver
+from pig_monai.diffusion.solvers import find_solver
 
 
 @dataclass(frozen=True)
@@ -85,46 +85,49 @@ class PairSampler:
             "versions": versions(),
         }
 
-    def draw(self, indices: Sequence[int], on_step: OnStep | None = None) -> list[Candidate]:
+    @property
+    def exact(self) -> bool:
+        """Whether a pair has the same bits in any batch (see `Denoiser`)."""
+        return self.guider.denoiser.one_at_a_time and self.generator.denoiser.one_at_a_time
+
+    def draw(
+        self, indices: Sequence[int], on_step: OnStep | None = None, steps: int | None = None
+    ) -> list[Candidate]:
         """Sample the pairs of these indices in one batch.
 
         Args:
             indices: ≥ 0.
             on_step: is told the estimates of each step.
+            steps: stop after so many, to see what a step costs; None walks the whole grid.
         """
         shape = (1, self.image_size, self.image_size)
         noise = PairNoise(self.seed, indices, shape, self.device)
         x_T, y_T = noise(), noise()
-        x0, y0 = sample_pairs(
-            self.guider.denoiser,
-            self.generator.denoiser,
-            self.schedule,
-            self.grid,
-            self.solver.step,
-            x_T,
-            y_T,
-            draw=noise,
-            condition=binarise if self.binarised_condition else None,
-            on_step=on_step,
-        )
+        with _one_thread() if self.exact else nullcontext():
+            x0, y0 = sample_pairs(
+                self.guider.denoiser,
+                self.generator.denoiser,
+                self.schedule,
+                self.grid[:steps],
+                self.solver.step,
+                x_T,
+                y_T,
+                draw=noise,
+                condition=binarise if self.binarised_condition else None,
+                on_step=on_step,
+            )
         # Binary by an absolute rule, halfway between −1 and +1: where no mass was generated, none appears.
         masks = (x0 > 0).cpu().numpy()[:, 0]
         slices = y0.clamp(-1, 1).float().cpu().numpy()[:, 0]
         return [Candidate(i, m, s) for i, m, s in zip(indices, masks, slices, strict=True)]
 
 
-class StepBar:
-    """A progress bar over the solver's steps of one batch, gone when the batch is done.
-
-    Args:
-        steps: in the grid.
-    """
-
-    def __init__(self, steps: int) -> None:
-        self.bar = tqdm(total=steps, desc="steps", leave=False, position=1)
-
-    def __call__(self, index: int, mask: Estimate, slice_: Estimate) -> None:
-        """Advance by one step; close after the last."""
-        self.bar.update()
-        if self.bar.n == self.bar.total:
-            self.bar.close()
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let torch use one thread: convolutions share their sums out by the number of threads, and differ in bits."""
+    former = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(former)
