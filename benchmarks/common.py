@@ -10,14 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pig_monai.data.folder import training_entries
+from pig_monai.data.folder import heldout_entries, training_entries
 from pig_monai.data.transforms import load_slices
 
 
-def load_dataset(dataset_dir: str, image_size: int, fold: int = -1) -> dict[str, Tensor]:
-    """Return all training slices as ``{"image", "label"}`` tensors (N, 1, size, size)."""
+def load_dataset(dataset_dir: str, image_size: int, fold: int = -1, held_out: bool = False) -> dict[str, Tensor]:
+    """Return the slices trained on when ``fold`` is held out, or those held out: {key: (N, 1, size, size)}."""
     load = load_slices(image_size)
-    items: list[Any] = [load(entry) for entry in training_entries(dataset_dir, fold)]
+    entries = (heldout_entries if held_out else training_entries)(dataset_dir, fold)
+    items: list[Any] = [load(entry) for entry in entries]
     return {key: torch.stack([item[key] for item in items]) for key in ("image", "label")}
 
 
