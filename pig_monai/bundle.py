@@ -112,6 +112,14 @@ def check_numbers(**values: Any) -> None:
             raise PigError(f"{name} is {value!r}", "give a number from 0 on; YAML needs 1.0e-4 rather than 1e-4")
 
 
+def check_shares(**values: Any) -> None:
+    """Refuse any of the named values that is not a number from 0 to 1."""
+    check_numbers(**values)
+    for name, value in values.items():
+        if value > 1:
+            raise PigError(f"{name} is {value!r}", "give a share from 0 to 1")
+
+
 def default_device() -> str:
     """Return the GPU where there is one, each process of torchrun its own, and the CPU elsewhere."""
     if not torch.cuda.is_available():

@@ -29,7 +29,7 @@ from pig_monai.errors import PigError
 from pig_monai.files import read_json, save_torch, sha256
 from pig_monai.networks import build_network
 from pig_monai.partial_weights import take_what_fits
-from pig_monai.runs import RECORD
+from pig_monai.runs import RECORD, first_difference
 
 ROLES = ("guider", "generator")
 REQUIRED_META = (
@@ -235,7 +235,7 @@ def initial_network(
         wanted = {"prediction": prediction, "schedule": schedule and schedule.to_dict()}
         for key, value in wanted.items():
             if value is not None and meta[key] != value:
-                key, theirs, ours = _first_difference(key, meta[key], value)
+                key, theirs, ours = first_difference(key, meta[key], value)
                 raise PigError(
                     f"init_ckpt {init_ckpt} was trained with {key} = {theirs}, and this training has {ours}",
                     "give it the same, or start without init_ckpt",
@@ -268,19 +268,11 @@ def check_pair(guider: dict[str, Any], generator: dict[str, Any]) -> None:
     """
     for key in SAME_FOR_A_PAIR:
         if guider.get(key) != generator.get(key):
-            key, one, other = _first_difference(key, guider.get(key), generator.get(key))
+            key, one, other = first_difference(key, guider.get(key), generator.get(key))
             raise PigError(
                 f"the guider's {key} is {one} and the generator's is {other}",
                 "use a guider and a generator trained on the same slices with the same settings",
             )
-
-
-def _first_difference(key: str, one: Any, other: Any) -> tuple[str, Any, Any]:
-    """Follow two values that differ down to the first setting in which they do."""
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        inner = next(k for k in sorted({*one, *other}) if k not in one or k not in other or one[k] != other[k])
-        return _first_difference(f"{key}#{inner}", one.get(inner), other.get(inner))
-    return key, one, other
 
 
 def frozen_guider(

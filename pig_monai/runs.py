@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from filelock import FileLock, Timeout
-from torch import distributed
 
 from pig_monai.cli import as_bool
 from pig_monai.errors import PigError, disk_full
@@ -18,6 +17,15 @@ from pig_monai.files import read_json, remove_scratch_files, write_json
 
 RECORD = "run.json"
 LOCK = "run.lock"
+DATALIST = "datalist.json"  # a dataset folder is no place for a run
+
+_REPEAT = {
+    "data": "give the dataset_dir that it was started with, unchanged",
+    "init_sha256": "give the init_ckpt that it was started with, unchanged",
+    "guider_sha256": "give the guider_ckpt that it was started with, unchanged (not trained further since)",
+    "generator_sha256": "give the generator_ckpt that it was started with, unchanged (not trained further since)",
+}
+"""How to repeat a setting that is no id."""
 
 Intention = Literal["fresh", "continue", "overwrite"]
 
@@ -73,15 +81,15 @@ class Run:
         self._check_place()
         if _is_first_process() and (self.folder / LOCK).exists():
             _check_free(self.folder)
-        taken = [name for name in self.owned if (self.folder / name).exists()]
+        record = self.folder / RECORD
+        found = read_json(record, "choose another output_dir") if record.exists() else {}
+        workflow = found.get("workflow") if isinstance(found, dict) else None
+        taken = [name for name in (*self.owned, DATALIST) if (self.folder / name).exists()]
+        if workflow != self.workflow and (workflow or taken):
+            held = f"a {workflow} run" if workflow else taken[0]
+            raise PigError(f"{self.folder} holds {held} but no {self.workflow} run", "choose another output_dir")
         if not taken:
             return "fresh"
-        record = self.folder / RECORD
-        found = read_json(record, "choose another output_dir") if record.exists() else None
-        if not isinstance(found, dict) or found.get("workflow") != self.workflow:
-            raise PigError(
-                f"{self.folder} holds {taken[0]} but no {self.workflow} run", "choose another output_dir"
-            )
         if self.overwrite:
             return "overwrite"
         self._check_settings(found.get("settings", {}))
@@ -109,8 +117,6 @@ class Run:
                 write_json(self.folder / RECORD, {"workflow": self.workflow, "settings": self.settings})
             except OSError as cause:
                 raise disk_full(cause, self.folder) or _unwritable(self.folder, cause.strerror) from cause
-        if distributed.is_available() and distributed.is_initialized():
-            distributed.barrier()  # nobody reads a state that the first process is about to remove
 
     def _check_place(self) -> None:
         existing = next(path for path in (self.folder, *self.folder.absolute().parents) if os.path.exists(path))
@@ -122,10 +128,20 @@ class Run:
     def _check_settings(self, former: Mapping[str, Any]) -> None:
         for name in sorted({*former, *self.settings}):
             if former.get(name) != self.settings.get(name):
+                key, before, now = first_difference(name, former.get(name), self.settings.get(name))
                 raise PigError(
-                    f"{self.folder} holds a run with {name} = {former.get(name)}, not {self.settings.get(name)}",
-                    "repeat that setting, choose another output_dir, or give --overwrite true",
+                    f"{self.folder} holds a run with {key} = {before}, not {now}",
+                    f"{_REPEAT.get(name, 'repeat that setting')}, choose another output_dir, "
+                    "or give --overwrite true",
                 )
+
+
+def first_difference(key: str, one: Any, other: Any) -> tuple[str, Any, Any]:
+    """Follow two values that differ down to the first setting in which they do: its key, and both values."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        inner = next(k for k in sorted({*one, *other}) if k not in one or k not in other or one[k] != other[k])
+        return first_difference(f"{key}#{inner}", one.get(inner), other.get(inner))
+    return key, one, other
 
 
 def check_run(

@@ -211,3 +211,24 @@ def test_a_place_that_may_not_be_written_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)  # root may write anywhere
     with pytest.raises(PigError, match=f"output_dir {tmp_path / 'a/b'} cannot be written .*in {tmp_path}\\)"):
         check_run(tmp_path / "a/b", "guider", {}, OWNED)
+
+
+def test_a_folder_belongs_to_the_workflow_that_opened_it_first(tmp_path):
+    Run(tmp_path / "a", "guider", {}, ["checkpoints"]).open()
+    with pytest.raises(PigError, match="holds a guider run but no pairs run"):
+        Run(tmp_path / "a", "pairs", {}, ["images"], overwrite=True).check()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/datalist.json").write_text("{}")
+    with pytest.raises(PigError, match=r"holds datalist\.json but no guider run"):
+        Run(tmp_path / "b", "guider", {}, ["checkpoints"]).check()
+
+
+def test_a_setting_that_is_no_id_says_how_to_repeat_it(tmp_path):
+    settings = {"guider_sha256": "a", "network": {"name": "n", "arguments": {"channels": [1]}}}
+    Run(tmp_path, "generator", settings, ["x"]).open()
+    (tmp_path / "x").mkdir()
+    with pytest.raises(PigError, match=r"guider_sha256 = a, not b; give the guider_ckpt that it was started with"):
+        Run(tmp_path, "generator", {**settings, "guider_sha256": "b"}, ["x"]).check()
+    other = {"name": "n", "arguments": {"channels": [2]}}
+    with pytest.raises(PigError, match=r"network#arguments#channels = \[1\], not \[2\]; repeat that setting"):
+        Run(tmp_path, "generator", {**settings, "network": other}, ["x"]).check()

@@ -86,17 +86,18 @@ def generate_pairs(sampler: PairSampler, job: PairsJob) -> None:
         SystemExit: SIGTERM or Ctrl-C asked for it; what was judged is recorded.
     """
     ranks = Ranks()
-    with StopSignals() as stop:
-        if ranks.first:
+    if ranks.first:
+        with StopSignals() as stop:
             _Leader(sampler, job, ranks, stop).run()
-        else:
-            _follow(sampler, ranks, stop)
+        return
+    ranks.join()  # a signal ends this at once: the first process may have failed before it came
+    with StopSignals() as stop:
+        _follow(sampler, ranks, stop)
 
 
 def _follow(sampler: PairSampler, ranks: Ranks, stop: StopSignals) -> None:
     """Draw what the first process says until it says that all is done; it alone tells of errors."""
     try:
-        ranks.join()
         while (indices := ranks.share()) is not None:
             ranks.draw(partial(_draw, sampler, stop, None), indices)
         ranks.leave()

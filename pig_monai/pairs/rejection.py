@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pig_monai.bundle import check_numbers
+from pig_monai.bundle import check_numbers, check_shares
 from pig_monai.errors import PigError
 from pig_monai.pairs.features import MaskFeatures, measure_mask
 
@@ -87,7 +87,9 @@ def find_limits(meta: Mapping[str, Any], **given: float | None) -> Limits:
     Raises:
         PigError: a limit that is no number, two that no mask can keep, or a checkpoint without the quantiles.
     """
-    check_numbers(**{name: value for name, value in given.items() if value is not None})
+    for name, value in given.items():
+        if value is not None:
+            (check_numbers if name == "max_components" else check_shares)(**{name: value})
     masks = meta.get("masks", {})
     lacking = [name for name, value in given.items() if value is None and QUANTILES[name][0] not in masks]
     if lacking:

@@ -71,5 +71,6 @@ class Forecast:
         end = datetime.now() + timedelta(seconds=left * seconds)
         return (
             f"{self.name}: {duration(seconds)} an iteration, about {duration(left * seconds)} to go "
-            f"(until {end:%a %d %b %H:%M}); peak memory {file_size(peak_memory(self.device))}"
+            f"(until {end:%a %d %b %H:%M}) without validation and previews; "
+            f"peak memory {file_size(peak_memory(self.device))}"
         )

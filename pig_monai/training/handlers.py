@@ -120,7 +120,7 @@ def broken(what: str, engine: Engine) -> PigError:
     """Return the error of a training that has gone wrong for good."""
     return PigError(
         f"{what} at iteration {engine.state.iteration}",
-        "train on in a new output_dir with --init_ckpt set to the weights in this one and a lower learning_rate",
+        "start in a new output_dir with a lower learning_rate; --init_ckpt may name the weights in this one",
     )
 
 

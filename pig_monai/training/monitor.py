@@ -57,7 +57,8 @@ class Measurements:
         self.every = every
         self.losses: list[Tensor] = []
         self.timesteps: list[Tensor] = []
-        self.since: float | None = None
+        self.since = 0.0
+        self.elapsed = 0.0
 
     def attach(self, engine: Engine) -> None:
         """Listen for iterations."""
@@ -65,8 +66,7 @@ class Measurements:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def _start(self, engine: Engine) -> None:
-        if self.since is None:
-            self.since = time.perf_counter()
+        self.since = time.perf_counter()
 
     def __call__(self, engine: Engine) -> None:
         """Note the iteration's losses; measure when it is time."""
@@ -74,14 +74,15 @@ class Measurements:
         target = output[CommonKeys.LABEL]
         self.losses.append(DiffusionLoss.per_image(output[CommonKeys.PRED].detach(), target))
         self.timesteps.append(target.timesteps)
-        if engine.state.iteration % self.every == 0:
-            figures = self._losses()  # reading them waits for a GPU, so that the clock below is right
-            assert self.since is not None
+        measured = engine.state.iteration % self.every == 0
+        figures = self._losses() if measured else {}  # reading them waits for a GPU: the clock below is right
+        self.elapsed += time.perf_counter() - self.since
+        if measured:
             images = sum(len(losses) for losses in self.losses)
             figures["learning_rate"] = float(self.optimizer.param_groups[0]["lr"])
-            figures["images_per_second"] = images / (time.perf_counter() - self.since)
+            figures["images_per_second"] = images / self.elapsed
             figures["ema_distance"] = weight_distance(self.ema.module, self.network)
-            self.losses, self.timesteps, self.since = [], [], None
+            self.losses, self.timesteps, self.elapsed = [], [], 0.0
             tell_figures(engine, figures)
 
     def _losses(self) -> dict[str, float]:

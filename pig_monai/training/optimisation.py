@@ -36,11 +36,21 @@ def exponential_moving_average(network: nn.Module, decay: float) -> AveragedMode
     if not 0 <= decay < 1:
         raise PigError(f"ema_decay is {decay}", "give 0 (none) up to, but not including, 1")
 
+    count: int | None = None
+
     @torch.no_grad()
     def average(ema: Tensors, latest: Tensors, updates: Tensor | int) -> None:
-        torch._foreach_lerp_(ema, latest, 1 - ema_decay_at(int(updates), decay))
+        nonlocal count
+        count = int(updates) if count is None else count + 1  # reading it every time would make a GPU wait
+        torch._foreach_lerp_(ema, latest, 1 - ema_decay_at(count, decay))
 
-    return AveragedModel(network, multi_avg_fn=average)
+    def forget(module: nn.Module, keys: Any) -> None:
+        nonlocal count
+        count = None
+
+    averaged = AveragedModel(network, multi_avg_fn=average)
+    averaged.register_load_state_dict_post_hook(forget)
+    return averaged
 
 
 class EpochPlateau(ReduceLROnPlateau):

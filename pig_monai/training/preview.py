@@ -52,7 +52,7 @@ class Previews:
     A guider is shown true slices, a generator true masks, of the held-out fold where there is one; a generator in
     training beside its guider makes whole pairs. The upper row has the true slices with their masks outlined, the
     lower row what was generated: the guider's mask on the true slice, or the generated slice with the mask it was
-    made for.
+    made for. Estimates are kept in [−1, 1], as sampling does by default.
 
     Args:
         folder: for the pictures.
@@ -90,6 +90,7 @@ class Previews:
         self.guider = guider
         self.device = device
         self.interval = interval
+        self.last: int | None = None
 
     def attach(self, engine: Engine) -> None:
         """Listen for every ``interval`` iterations and for the end."""
@@ -98,10 +99,11 @@ class Previews:
             engine.add_event_handler(Events.COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Draw, unless the picture is there or the training was asked to stop."""
-        path = self.folder / f"{engine.state.iteration:08d}.png"
-        if path.exists() or stopping(engine):
+        """Draw, unless this iteration's was drawn or the training was asked to stop."""
+        if engine.state.iteration == self.last or stopping(engine):
             return
+        self.last = engine.state.iteration
+        path = self.folder / f"{engine.state.iteration:08d}.png"
         picture = self.draw()
         with atomic_path(path) as scratch:
             picture.save(scratch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
 import time
@@ -80,7 +81,7 @@ def train(trainer: SupervisedTrainer, run: Run, plan: Plan, dry_run: bool = Fals
         print_training_plan(trainer, run, plan)
         return
     run.open()
-    trainer.run()
+    _run(trainer)
     signal = stopping(trainer)
     if signal:
         print(
@@ -89,6 +90,19 @@ def train(trainer: SupervisedTrainer, run: Run, plan: Plan, dry_run: bool = Fals
             file=sys.stderr,
         )
         sys.exit(128 + signal)
+
+
+def _run(trainer: SupervisedTrainer) -> None:
+    """Run an engine; if it fails, end the processes that load its slices.
+
+    They ignore signals (`start_worker`), and Python would wait for them for ever.
+    """
+    try:
+        trainer.run()
+    except BaseException:
+        for loader in multiprocessing.active_children():
+            loader.kill()
+        raise
 
 
 def print_training_plan(trainer: SupervisedTrainer, run: Run, plan: Plan) -> None:
@@ -129,7 +143,7 @@ def _iterations_done(run: Run, found: Intention) -> int:
 
 def rehearse(trainer: SupervisedTrainer) -> float:
     """Return the seconds of a training step, measured on a few real ones, after which the weights are no run's."""
-    clock = _Clock()
+    clock = _Clock(torch.device(trainer.state.device))
     rehearsal = SupervisedTrainer(
         device=trainer.state.device,
         max_epochs=1,
@@ -144,7 +158,7 @@ def rehearse(trainer: SupervisedTrainer) -> float:
         optim_set_to_none=True,
         decollate=False,
     )
-    rehearsal.run()
+    _run(rehearsal)
     return clock.seconds / TIMED
 
 
@@ -152,6 +166,9 @@ class _Clock:
     """Times the iterations after the warm-up."""
 
     seconds = 0.0
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.ITERATION_COMPLETED(once=WARM_UP), self._start)
@@ -163,8 +180,7 @@ class _Clock:
     def _stop(self, engine: Engine) -> None:
         self.seconds = self._now() - self.since
 
-    @staticmethod
-    def _now() -> float:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
         return time.perf_counter()

@@ -15,6 +15,7 @@ from ignite.engine import Engine, Events
 from torch.optim.swa_utils import AveragedModel
 
 from pig_monai.checkpoint import save_torch, save_weights
+from pig_monai.errors import PigError
 from pig_monai.training.handlers import broken
 from pig_monai.training.meta import TrainingMeta
 
@@ -143,6 +144,12 @@ class TrainingState:
         state = self._latest()
         if state is None:
             return
+        missing = next((name for name in self.objects if name not in state), None)
+        if missing is not None:
+            raise PigError(
+                f"the states in {self.folder} hold no {missing}: another version wrote them",
+                "start in a new output_dir with --init_ckpt set to this run's folder",
+            )
         for name, thing in self.objects.items():
             thing.load_state_dict(state[name])
         engine.state.iteration = int(state["iteration"])
@@ -153,11 +160,17 @@ class TrainingState:
         logger.info("continuing from iteration %d", engine.state.iteration)
 
     def _latest(self) -> dict[str, Any] | None:
-        for path in saved_states(self.folder):
+        found = saved_states(self.folder)
+        for path in found:
             try:
                 return torch.load(path, map_location="cpu", weights_only=True)
             except Exception as cause:  # torch raises many kinds for a torn file
                 logger.warning("%s cannot be read (%s): trying the one before", path.name, type(cause).__name__)
+        if found:
+            raise PigError(
+                f"none of the {len(found)} states in {self.folder} can be read",
+                "start in a new output_dir with --init_ckpt set to this run's folder, or give --overwrite true",
+            )
         return None
 
 
@@ -184,9 +197,14 @@ class WeightsExport:
         self.best = best
 
     def attach(self, engine: Engine) -> None:
-        """Listen for every ``interval`` iterations and for the end."""
+        """Listen for the start, for every ``interval`` iterations and for the end."""
+        engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED(every=self.interval), self)
         engine.add_event_handler(Events.COMPLETED, self)
+
+    def _start(self, engine: Engine) -> None:
+        # now rather than at the first export: a training that is asked to stop has seconds to save itself
+        self.meta(engine.state.iteration)
 
     def __call__(self, engine: Engine) -> None:
         """Write the weights, unless they are no longer finite: then `TrainingState` ends the training."""

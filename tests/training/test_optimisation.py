@@ -65,3 +65,18 @@ def test_plateau_quarters_after_more_than_four_epochs_without_progress():
 def test_unknown_schedules_are_refused():
     with pytest.raises(PigError, match="lr_schedule is 'linear'"):
         rates("linear", 1)
+
+
+def test_a_resumed_moving_average_goes_on_where_it_was():
+    network = nn.Linear(1, 1, bias=False)
+    through, again = (exponential_moving_average(network, decay=0.9) for _ in range(2))
+    for value in (1.0, 3.0, -2.0):
+        nn.init.constant_(network.weight, value)
+        through.update_parameters(network)
+    again.update_parameters(network)  # has counted updates of its own before it takes over the state
+    again.load_state_dict(through.state_dict())
+    for value in (5.0, 4.0):
+        nn.init.constant_(network.weight, value)
+        for ema in (through, again):
+            ema.update_parameters(network)
+    assert torch.equal(again.module.weight, through.module.weight)

@@ -1,5 +1,7 @@
+import multiprocessing
 import os
 import signal
+import time
 
 import pytest
 import torch
@@ -7,6 +9,7 @@ from ignite.engine import Events
 from monai.engines import SupervisedTrainer
 from torch import nn
 
+from pig_monai.errors import PigError
 from pig_monai.runs import Run
 from pig_monai.training import session
 from pig_monai.training.interrupt import SIGNALS, StopOnSignal
@@ -119,3 +122,31 @@ def test_a_training_that_ends_by_itself_says_nothing_of_signals(tmp_path, capsys
     train(engine, run_folder(tmp_path / "run"), PLAN)
     assert engine.state.iteration == 4
     assert "stopped" not in capsys.readouterr().err
+
+
+def deaf(ready):
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    ready.set()
+    time.sleep(600)
+
+
+def test_a_training_that_fails_leaves_no_loader_behind():
+    """Loaders ignore SIGTERM, with which Python would end them and then wait for ever."""
+
+    class Fails:
+        def run(self):
+            raise PigError("a slice cannot be read", "mend it")
+
+    context = multiprocessing.get_context("fork")
+    ready = context.Event()
+    loader = context.Process(target=deaf, args=(ready,), daemon=True)
+    loader.start()
+    assert ready.wait(60)
+    loader.terminate()  # what Python does at its end
+    loader.join(0.5)
+    assert loader.is_alive()
+    with pytest.raises(PigError, match="cannot be read"):
+        session._run(Fails())
+    loader.join(60)
+    assert not loader.is_alive()

@@ -96,18 +96,27 @@ def test_a_best_state_that_a_kill_left_ahead_of_the_latest_does_not_lead(tmp_pat
 
 
 def test_a_torn_state_is_written_anew_and_does_not_count(tmp_path):
-    Training(tmp_path, keep=1).run(6)
+    Training(tmp_path, keep=2).run(6)
     torn = tmp_path / "state_00000006.pt"
     torn.write_bytes(torn.read_bytes()[:100])
-    again = Training(tmp_path, keep=1)
-    again.run(4)
-    assert again.ran == [1, 2, 3, 4]
-    assert weight(tmp_path / "state_00000004.pt") == 4  # not dropped for the torn one
-    again = Training(tmp_path, keep=1)
+    again = Training(tmp_path, keep=2)
     again.run(6)
     assert again.ran == [5, 6]
     assert weight(torn) == 6
-    assert names(tmp_path) == ["state_00000006.pt"]
+    assert names(tmp_path) == ["state_00000004.pt", "state_00000006.pt"]
+
+
+def test_states_that_cannot_be_used_are_no_reason_to_start_afresh(tmp_path):
+    Training(tmp_path, keep=1).run(6)
+    path = tmp_path / "state_00000006.pt"
+    state = torch.load(path, weights_only=True)
+    del state["random"]
+    torch.save(state, path)
+    with pytest.raises(PigError, match="hold no random: another version wrote them"):
+        Training(tmp_path, keep=1).run(8)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(PigError, match="none of the 1 states"):
+        Training(tmp_path, keep=1).run(8)
 
 
 def test_a_best_that_is_found_when_all_is_done_is_kept(tmp_path):
