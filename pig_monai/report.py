@@ -174,6 +174,9 @@ def report(*, run: str) -> None:
     """
     if not (Path(str(run)) / "pairs/datalist.json").is_file():
         raise PigError(f"{run} holds no demo", "run make demo")
+    real = [e for e in read_datalist(Path(run) / "dataset")["training"] if e.get("origin", "real") != "phantom"]
+    if real:
+        raise PigError(f"{run} holds slices that are no phantom's", "this report is for make demo alone")
     write_report(Path(run))
     print(f"report: {Path(run) / 'report.html'}")
 

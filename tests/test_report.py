@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from pig_monai.data.folder import read_datalist
-from pig_monai.report import lesion_contrast, write_report
+from pig_monai.errors import PigError
+from pig_monai.report import lesion_contrast, report, write_report
 from tests.conftest import ANY_MASK, run_bundle
 
 
@@ -44,3 +45,7 @@ def test_report_of_a_finished_demo(trained, scrambled, phantom_dataset, tmp_path
     assert f"<td>phantom slices</td><td>{len(read_datalist(phantom_dataset)['training'])}</td>" in text
     assert text.count("data:image/png;base64,") == 3
     assert "not patients" in text
+    datalist = tmp_path / "dataset/datalist.json"
+    datalist.write_text(datalist.read_text().replace('"origin": "phantom"', '"origin": "real"', 1))
+    with pytest.raises(PigError, match="no phantom's"):  # it would say of a patient that it is none
+        report(run=str(tmp_path))

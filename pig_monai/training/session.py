@@ -19,6 +19,7 @@ from pig_monai.plan import duration, file_size, peak_memory, print_plan
 from pig_monai.runs import Intention, Run
 from pig_monai.training.interrupt import stopping
 from pig_monai.training.state import saved_states
+from pig_monai.training.validation import Best
 
 WARM_UP = 3
 TIMED = 5
@@ -62,13 +63,14 @@ class Plan:
         }
 
 
-def train(trainer: SupervisedTrainer, run: Run, plan: Plan, dry_run: bool = False) -> None:
+def train(trainer: SupervisedTrainer, run: Run, plan: Plan, best: Best, dry_run: bool = False) -> None:
     """Train in the run's folder; or, for a dry run, print the plan and touch nothing.
 
     Args:
         trainer: with all its handlers.
         run: the run's folder, already checked.
         plan: what a dry run says.
+        best: knows the lowest validation loss at the end.
         dry_run: print the plan instead.
 
     Raises:
@@ -90,6 +92,10 @@ def train(trainer: SupervisedTrainer, run: Run, plan: Plan, dry_run: bool = Fals
             file=sys.stderr,
         )
         sys.exit(128 + signal)
+    told = f"finished after iteration {trainer.state.iteration}: weights in {run.folder}"
+    if best.iteration is not None:
+        told += f"; lowest validation loss {best.loss:.4g} after iteration {best.iteration}"
+    print(told, file=sys.stderr)
 
 
 def _run(trainer: SupervisedTrainer) -> None:

@@ -14,6 +14,7 @@ from pig_monai.runs import Run
 from pig_monai.training import session
 from pig_monai.training.interrupt import SIGNALS, StopOnSignal
 from pig_monai.training.session import TIMED, WARM_UP, Plan, rehearse, train
+from pig_monai.training.validation import Best
 from tests.training.toy import Clock
 
 PLAN = Plan(iterations=40, epoch_length=4, training_slices=30, heldout_slices=7, fold=2, image_size=16,
@@ -68,7 +69,7 @@ def test_a_dry_run_tells_time_and_sizes_and_touches_nothing(monkeypatch, tmp_pat
     monkeypatch.setattr(session, "peak_memory", lambda device: 2.5e9)
     network = Timed(clock, lambda call: 0.5)
     network.more = nn.Linear(1000, 2000)  # 2 002 000 parameters, and 2 of the other
-    train(trainer(network, [Untouched()]), run_folder(tmp_path / "run"), PLAN, dry_run=True)
+    train(trainer(network, [Untouched()]), run_folder(tmp_path / "run"), PLAN, Best(), dry_run=True)
     assert not (tmp_path / "run").exists()
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "plan of the guider's training (a dry run: nothing was written)"
@@ -105,7 +106,7 @@ def test_a_stopped_training_says_so_and_ends_with_the_signals_status(number, tmp
 
     engine = trainer(KilledAtThree(1, 1), [StopOnSignal()])
     with pytest.raises(SystemExit) as ended:
-        train(engine, run_folder(tmp_path / "run"), PLAN)
+        train(engine, run_folder(tmp_path / "run"), PLAN, Best())
     assert ended.value.code == {signal.SIGTERM: 143, signal.SIGINT: 130}[number]
     assert (
         capsys.readouterr()
@@ -119,7 +120,7 @@ def test_a_stopped_training_says_so_and_ends_with_the_signals_status(number, tmp
 
 def test_a_training_that_ends_by_itself_says_nothing_of_signals(tmp_path, capsys):
     engine = trainer(nn.Linear(1, 1), [StopOnSignal()], iterations=4)
-    train(engine, run_folder(tmp_path / "run"), PLAN)
+    train(engine, run_folder(tmp_path / "run"), PLAN, Best())
     assert engine.state.iteration == 4
     assert "stopped" not in capsys.readouterr().err
 
