@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pig_monai.data.find_volumes import match_volume_masks
+from pig_monai.data.cases import Found
+from pig_monai.data.dicom import Header
+from pig_monai.data.find_masks import find_masks
+from pig_monai.data.keys import CaseKey
 from pig_monai.data.masks import match_masks, open_masks
 from pig_monai.data.volume import Grid, UnusableError
 from tests.data.dbt_objects import COLUMNS, FRAMES, ROWS, affine, lesion, save_mask
@@ -45,14 +48,16 @@ def test_masks_find_their_volume_by_stem_or_series() -> None:
         PurePosixPath("q/1.dcm"): "1.2.4",
         PurePosixPath("q/IM0"): "1.2.5",
     }
+    headers = {file: Header("p", "", (), uid, 1, None, None, "real", None) for file, uid in series.items()}
     masks = [PurePosixPath(m) for m in ("1.2.3.nii.gz", "1.nii.gz", "q/1.nii", "IM0.nii.gz", "zzz.nii.gz")]
-    found, unmatched = match_volume_masks(series, masks)
-    assert {str(v): [str(m) for m in own] for v, own in found.items()} == {
-        "p/1.dcm": ["1.2.3.nii.gz"],
-        "q/1.dcm": ["q/1.nii"],
-        "q/IM0": ["IM0.nii.gz"],
+    found = Found()
+    matched = find_masks(Path("m"), masks, headers, [], CaseKey(b"k"), found)
+    assert {str(v): [str(m) for m in own.files] for v, own in matched.items()} == {
+        "p/1.dcm": ["m/1.2.3.nii.gz"],
+        "q/1.dcm": ["m/q/1.nii"],
+        "q/IM0": ["m/IM0.nii.gz"],
     }
-    assert [str(m) for m in unmatched] == ["1.nii.gz", "zzz.nii.gz"]
+    assert [str(row.source) for row in found.skipped] == ["m/1.nii.gz", "m/zzz.nii.gz"]
 
 
 def stack(path: Path, grid: Grid = GRID) -> np.ndarray:
