@@ -183,7 +183,7 @@ def _read_nrrd(path: Path) -> Any:
     image = sitk.ReadImage(str(path), imageIO="NrrdImageIO")
     labels = np.asarray(sitk.GetArrayViewFromImage(image) > 0.5)
     if image.GetNumberOfComponentsPerPixel() > 1:  # 3D Slicer's layers, for segments that overlap
-        labels = labels.any(axis=-1)
+        labels = np.asarray(labels.any(axis=-1))
     affine = np.eye(4)
     dimensions = image.GetDimension()
     affine[:dimensions, :dimensions] = np.reshape(image.GetDirection(), (dimensions, -1)) * image.GetSpacing()

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pydicom
-from highdicom.frame import decode_frame
 from highdicom.seg import Segmentation, SegmentationTypeValues, segread
+from pydicom.encaps import encapsulate
+from pydicom.pixels.decoders import RLELosslessDecoder
 from pydicom.uid import RLELossless
 
 from pig_monai.data.dicom import SEGMENTATIONS, _group, _reading
@@ -197,14 +199,17 @@ def _stored_frame(seg: Segmentation, number: int) -> np.ndarray:
 
 
 def _decode_bytes(raw: bytes, rows: int, columns: int) -> np.ndarray:
-    return decode_frame(
-        raw,
-        RLELossless,
-        rows=rows,
-        columns=columns,
-        samples_per_pixel=1,
-        bits_allocated=8,
-        bits_stored=8,
-        photometric_interpretation="MONOCHROME2",
-        pixel_representation=0,
-    )
+    described: dict[str, Any] = {
+        "rows": rows,
+        "columns": columns,
+        "number_of_frames": 1,
+        "samples_per_pixel": 1,
+        "bits_allocated": 8,
+        "bits_stored": 8,
+        "pixel_representation": 0,
+        "photometric_interpretation": "MONOCHROME2",
+        "pixel_keyword": "PixelData",
+    }
+    # of the plugins that may be installed, pydicom's own is known to refuse too few bytes
+    frames = encapsulate([raw], has_bot=False)
+    return RLELosslessDecoder.as_array(frames, decoding_plugin="pydicom", **described)[0]
