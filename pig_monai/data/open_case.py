@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pig_monai.data.boxes import BoxMask
+from pig_monai.data.boxes import Box, BoxMask
 from pig_monai.data.cases import Case
 from pig_monai.data.dicom import open_dicom
 from pig_monai.data.images import open_image
@@ -56,7 +56,7 @@ def open_case(case: Case, labels: Mapping[str, Any]) -> OpenCase:
         return OpenCase(image, open_masks(case.masks, image.grid, volumetric=False) if case.masks else None)
     volume = open_dicom(case.source)
     if case.boxes:
-        return _open_boxes(case, volume, labels["architectural_distortions"])
+        return place_boxes(volume, case.boxes, str(case.laterality), labels["architectural_distortions"])
     sources: list[MaskSource] = []
     if case.masks:
         sources.append(open_masks(case.masks, volume.grid, volumetric=True))
@@ -65,16 +65,26 @@ def open_case(case: Case, labels: Mapping[str, Any]) -> OpenCase:
     return OpenCase(volume, MergedMasks(sources) if sources else None)
 
 
-def _open_boxes(case: Case, volume: Volume, distortions: bool) -> OpenCase:
-    rotated = is_upside_down(volume, str(case.laterality))
-    if rotated:
-        volume = rotate(volume)
-    taken = [box for box in case.boxes if distortions or not box.distortion]
+def place_boxes(volume: Volume, boxes: Sequence[Box], laterality: str, distortions: bool) -> OpenCase:
+    """Turn a volume the way its boxes were drawn, and make masks of them.
+
+    Args:
+        volume: as stored.
+        boxes: at least one.
+        laterality: ``"L"`` or ``"R"``, as the boxes' file says: that of BCS-DBT's headers is unreliable.
+        distortions: whether boxes around architectural distortions count.
+
+    Raises:
+        UnusableError: no box counts, or one lies outside the volume.
+    """
+    taken = [box for box in boxes if distortions or not box.distortion]
     if not taken:
         raise UnusableError(
             "its boxes are architectural distortions, not masses",
             "give --architectural_distortions true to take them",
         )
-    masks = BoxMask(taken, volume)
-    every = BoxMask(case.boxes, volume)
+    rotated = is_upside_down(volume, laterality)
+    if rotated:
+        volume = rotate(volume)
+    masks, every = BoxMask(taken, volume), BoxMask(boxes, volume)
     return OpenCase(volume, masks, "box", masks.centres, every.frames() - masks.frames(), rotated)
