@@ -25,7 +25,8 @@ def brighter_edge(frame: np.ndarray) -> str:
     See Also:
         Buda et al., JAMA Network Open 2021, and the authors' reader of the images.
     """
-    return "left" if frame[0].sum(dtype=np.float64) >= frame[-1].sum(dtype=np.float64) else "right"
+    first, last = (np.nansum(edge, dtype=np.float64) for edge in (frame[0], frame[-1]))
+    return "left" if first >= last else "right"
 
 
 def is_upside_down(volume: Volume, laterality: str) -> bool:
