@@ -67,35 +67,44 @@ def survey(masks: MaskSource, frames: int, pixel: tuple[float, float], with_lesi
     areas: list[float] = []
     regions: list[tuple[int, float]] = []  # (slice, area) of each region of a slice
     touching: list[tuple[int, int]] = []
-    former: np.ndarray | None = None  # the slice before: 0, or 1 + the number of the region
+    former: np.ndarray | None = None  # pixels of the slice before: (column, row, number of the region), each a row
     for index in range(frames):
         mask = masks.mask(index)
         areas.append(float(mask.sum()) * pixel[0] * pixel[1])
         if not with_lesions or not areas[-1]:
             former = None
             continue
-        labels = label_regions(mask, connectivity=2).astype(np.int64)
-        sizes = np.bincount(labels.ravel())[1:]
-        labels[labels > 0] += len(regions)
+        current = _regions(mask)
+        sizes = np.bincount(current[:, 2])
+        current[:, 2] += len(regions)
         regions += [(index, float(size) * pixel[0] * pixel[1]) for size in sizes]
         if former is not None:
-            touching += _touching(former, labels)
-        former = labels
+            touching += _touching(former, current)
+        former = current
     return Survey(tuple(areas), _lesions(regions, touching))
 
 
-def _touching(former: np.ndarray, labels: np.ndarray) -> list[tuple[int, int]]:
-    """Return the pairs of regions of two neighbouring slices, from 0, of which a pixel of one is next to one's."""
-    around = np.pad(former, 1)
-    columns, rows = labels.shape
+def _regions(mask: np.ndarray) -> np.ndarray:
+    """Return a row for each pixel of a mask that is not empty: column, row, number of its region from 0."""
+    columns, rows = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    inner = label_regions(mask[columns[0] : columns[-1] + 1, rows[0] : rows[-1] + 1], connectivity=2)
+    x, y = np.nonzero(inner)
+    return np.stack([x + columns[0], y + rows[0], inner[x, y] - 1], axis=1)
+
+
+def _touching(former: np.ndarray, current: np.ndarray) -> list[tuple[int, int]]:
+    """Return the pairs of regions of two neighbouring slices of which pixels touch; arguments from `_regions`."""
+    both = np.concatenate([former, current])[:, :2]
+    corner, span = both.min(axis=0) - 1, np.ptp(both, axis=0) + 3
+    around = np.full(span, -1)
+    around[tuple((former[:, :2] - corner).T)] = former[:, 2]
+    x, y = (current[:, :2] - corner).T
     pairs = set()
-    x, y = np.nonzero(labels)
-    for dx in range(3):
-        for dy in range(3):
-            before = around[dx : dx + columns, dy : dy + rows][x, y]
-            both = before > 0
-            pairs |= set(zip(before[both].tolist(), labels[x, y][both].tolist(), strict=True))
-    return [(one - 1, other - 1) for one, other in sorted(pairs)]
+    for dx in (-1, 0, 1):
+        for dy in (-1, 0, 1):
+            before = around[x + dx, y + dy]
+            pairs |= set(zip(before[before >= 0].tolist(), current[before >= 0, 2].tolist(), strict=True))
+    return sorted(pairs)
 
 
 def _lesions(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from pig_monai.data.orientation import brighter_edge, is_upside_down, rotate
 from pig_monai.data.volume import Grid, UnusableError, Volume
 from pig_monai.errors import PigError
 from tests.data.dbt_objects import COLUMNS, IDENTITIES, ROWS, affine, build, lesion, pixels, save, save_mask
-from tests.data.helpers import assert_nobody_is_named, report, rows
+from tests.data.helpers import assert_nobody_is_named, header, report, rows
 
 REAL = Path(os.environ.get("PIG_TEST_DATA", "/nowhere")) / "bcs_dbt/BCS-DBT boxes-train-v2.csv"
 HEAD = "PatientID,StudyUID,View,Subject,Slice,X,Y,Width,Height,Class,AD,VolumeSlices"
@@ -121,10 +122,10 @@ def test_the_csv_files_are_checked(tmp_path: Path) -> None:
         read_file_paths(write(path, "P,S,lcc,", head="PatientID,StudyUID,View,descriptive_path"))
 
 
-def header(view: ViewKey, frames: int, laterality: str | None = None) -> Header:
-    side = view.view[0].upper() if laterality is None else laterality
-    projection = view.view[1:].rstrip("12")
-    return Header(view.patient, "i", ("1.2", view.study), f"s.{view}", frames, projection, side, "real", None)
+def of_view(view: ViewKey, frames: int, **changes: Any) -> Header:
+    """The header of a view's volume, with ``changes``."""
+    said = {"view": view.view[1:].rstrip("12"), "laterality": view.view[0].upper(), "series": f"s.{view}"}
+    return header(**({"patient": view.patient, "studies": ("1.2", view.study), "frames": frames} | said | changes))
 
 
 def find(tmp_path: Path, headers: dict[PurePosixPath, Header], files: BoxFiles) -> tuple[dict, Found]:
@@ -178,8 +179,7 @@ def test_every_real_view_finds_its_file_by_the_paths(tmp_path: Path) -> None:
         classic = f"BCS/{key.patient}/1.2/{number}.3/1-1.dcm"
         file = PurePosixPath(descriptive if number % 2 else f"elsewhere/{number}")  # some were moved
         other = "L" if key.view[0] == "r" else "R"
-        headers[file] = header(key, own.slices, other)
-        headers[file] = Header(**{**vars(headers[file]), "series": f"{number}.3"})
+        headers[file] = of_view(key, own.slices, laterality=other, series=f"{number}.3")
         lines.append(f"{key.patient},{key.study},{key.view},{descriptive},{classic}")
     paths = write(tmp_path / "p.csv", *lines, head="PatientID,StudyUID,View,descriptive_path,classic_path")
     matched, found = find(tmp_path, headers, BoxFiles(REAL, paths))
@@ -193,7 +193,7 @@ def test_every_real_view_finds_its_file_by_the_paths(tmp_path: Path) -> None:
 def test_without_the_paths_views_are_told_by_header_or_refused(tmp_path: Path) -> None:
     views = read_boxes(REAL)
     files = {PurePosixPath(f"{n}.dcm"): key for n, key in enumerate(sorted(views))}
-    headers = {file: header(key, views[key].slices) for file, key in files.items()}
+    headers = {file: of_view(key, views[key].slices) for file, key in files.items()}
     matched, found = find(tmp_path, headers, BoxFiles(REAL))
     assert all(own.view == files[file].view for file, own in matched.items())
     assert len(matched) == 198  # rmlo and rmlo1 of one study have 69 slices each
@@ -207,16 +207,16 @@ def test_without_the_paths_views_are_told_by_header_or_refused(tmp_path: Path) -
 
 def test_two_views_never_share_a_volume(tmp_path: Path) -> None:
     boxes = write(tmp_path / "b.csv", *(f"P,S,{view},0,3,1,2,3,4,benign,0,9" for view in ("lcc", "lcc1")))
-    matched, found = find(tmp_path, {PurePosixPath("a"): header(ViewKey("P", "S", "lcc"), 9)}, BoxFiles(boxes))
+    matched, found = find(tmp_path, {PurePosixPath("a"): of_view(ViewKey("P", "S", "lcc"), 9)}, BoxFiles(boxes))
     assert matched == {}
     assert [row.why.reason for row in found.skipped] == ["boxes: several views fit one volume"] * 2
     one = write(tmp_path / "b.csv", "P,S,lcc,0,3,1,2,3,4,benign,0,9")
-    both = {PurePosixPath(side): header(ViewKey("P", "S", f"{side}cc"), 9) for side in "lr"}
+    both = {PurePosixPath(side): of_view(ViewKey("P", "S", f"{side}cc"), 9) for side in "lr"}
     matched, found = find(tmp_path, both, BoxFiles(one))
     assert list(matched) == [PurePosixPath("l")]
     assert "told from the other breast's by the header's laterality" in found.warnings[0]
     for change in ({"frames": 8}, {"view": "mlo"}, {"studies": ("T",)}, {"patient": "Q"}):
-        other = Header(**{**vars(both[PurePosixPath("l")]), **change})
+        other = of_view(ViewKey("P", "S", "lcc"), **({"frames": 9} | change))
         matched, found = find(tmp_path, {PurePosixPath("l"): other}, BoxFiles(one))
         assert (matched, found.warnings) == ({}, ["1 of 1 views with boxes are not among the volumes"]), change
     with pytest.raises(PigError, match="View is 'front'"):
@@ -232,8 +232,8 @@ def test_paths_that_do_not_fit_are_rows(tmp_path: Path) -> None:
         head="PatientID,StudyUID,View,descriptive_path",
     )
     headers = {
-        PurePosixPath("x/s/a.dcm"): header(ViewKey("P", "S", "lcc"), 9),  # another folder's file of that name
-        PurePosixPath("c/t/a.dcm"): header(ViewKey("P", "S", "rcc"), 8),
+        PurePosixPath("x/s/a.dcm"): of_view(ViewKey("P", "S", "lcc"), 9),  # another folder's file of that name
+        PurePosixPath("c/t/a.dcm"): of_view(ViewKey("P", "S", "rcc"), 8),
     }
     matched, found = find(tmp_path, headers, BoxFiles(boxes, paths))
     assert matched == {}

@@ -9,13 +9,13 @@ import SimpleITK as sitk  # noqa: N813 (the name its manual gives it)
 from PIL import Image
 
 from pig_monai.data.cases import Found
-from pig_monai.data.dicom import Header
 from pig_monai.data.find_masks import find_masks
 from pig_monai.data.keys import CaseKey
 from pig_monai.data.masks import match_masks, open_masks
 from pig_monai.data.slice_pictures import SlicePictures
 from pig_monai.data.volume import Grid, UnusableError, Volume
 from tests.data.dbt_objects import COLUMNS, FRAMES, ORIGIN, ROWS, SPACING, affine, lesion, save_mask
+from tests.data.helpers import header
 
 GRID = Grid((COLUMNS, ROWS, FRAMES), affine())
 
@@ -50,7 +50,7 @@ def test_masks_find_their_volume_by_stem_or_series() -> None:
         PurePosixPath("q/1.dcm"): "1.2.4",
         PurePosixPath("q/IM0"): "1.2.5",
     }
-    headers = {file: Header("p", "", (), uid, 1, None, None, "real", None) for file, uid in series.items()}
+    headers = {file: header(series=uid) for file, uid in series.items()}
     masks = [PurePosixPath(m) for m in ("1.2.3.nii.gz", "1.nii.gz", "q/1.nii", "IM0.nii.gz", "zzz.nii.gz")]
     found = Found()
     matched = find_masks(Path("m"), masks, headers, [], CaseKey(b"k"), found)
@@ -70,7 +70,7 @@ def stack(path: Path, grid: Grid = GRID) -> np.ndarray:
 
 def test_pictures_find_their_volume_and_slice() -> None:
     headers = {
-        PurePosixPath(file): Header("p", "", (), uid, 1, None, None, "real", None)
+        PurePosixPath(file): header(series=uid)
         for file, uid in {"a.dcm": "1.2.3", "a_1.dcm": "1.2.4", "p/c.dcm": "1.2.5", "q/c.dcm": "1.2.6"}.items()
     }
     fitting = {
