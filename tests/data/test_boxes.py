@@ -122,10 +122,10 @@ def test_the_csv_files_are_checked(tmp_path: Path) -> None:
         read_file_paths(write(path, "P,S,lcc,", head="PatientID,StudyUID,View,descriptive_path"))
 
 
-def of_view(view: ViewKey, frames: int, **changes: Any) -> Header:
+def of_view(view: ViewKey, slices: int, **changes: Any) -> Header:
     """The header of a view's volume, with ``changes``."""
     said = {"view": view.view[1:].rstrip("12"), "laterality": view.view[0].upper(), "series": f"s.{view}"}
-    return header(**({"patient": view.patient, "studies": ("1.2", view.study), "frames": frames} | said | changes))
+    return header(**({"patient": view.patient, "studies": ("1.2", view.study), "frames": slices} | said | changes))
 
 
 def find(tmp_path: Path, headers: dict[PurePosixPath, Header], files: BoxFiles) -> tuple[dict, Found]:
@@ -216,7 +216,7 @@ def test_two_views_never_share_a_volume(tmp_path: Path) -> None:
     assert list(matched) == [PurePosixPath("l")]
     assert "told from the other breast's by the header's laterality" in found.warnings[0]
     for change in ({"frames": 8}, {"view": "mlo"}, {"studies": ("T",)}, {"patient": "Q"}):
-        other = of_view(ViewKey("P", "S", "lcc"), **({"frames": 9} | change))
+        other = of_view(ViewKey("P", "S", "lcc"), 9, **change)
         matched, found = find(tmp_path, {PurePosixPath("l"): other}, BoxFiles(one))
         assert (matched, found.warnings) == ({}, ["1 of 1 views with boxes are not among the volumes"]), change
     with pytest.raises(PigError, match="View is 'front'"):
