@@ -122,10 +122,10 @@ def test_the_csv_files_are_checked(tmp_path: Path) -> None:
         read_file_paths(write(path, "P,S,lcc,", head="PatientID,StudyUID,View,descriptive_path"))
 
 
-def of_view(view: ViewKey, slices: int, **changes: Any) -> Header:
+def of_view(key: ViewKey, slices: int, **changes: Any) -> Header:
     """The header of a view's volume, with ``changes``."""
-    said = {"view": view.view[1:].rstrip("12"), "laterality": view.view[0].upper(), "series": f"s.{view}"}
-    return header(**({"patient": view.patient, "studies": ("1.2", view.study), "frames": slices} | said | changes))
+    said = {"view": key.view[1:].rstrip("12"), "laterality": key.view[0].upper(), "series": f"s.{key}"}
+    return header(**({"patient": key.patient, "studies": ("1.2", key.study), "frames": slices} | said | changes))
 
 
 def find(tmp_path: Path, headers: dict[PurePosixPath, Header], files: BoxFiles) -> tuple[dict, Found]:
