@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
+from pig_monai.data.boxes import Box
 from pig_monai.data.volume import UnusableError
 from pig_monai.errors import PigError
 from pig_monai.files import sha256
@@ -24,6 +25,8 @@ class Case:
         kind: ``"dicom"`` or ``"image"``: which reader opens ``source``.
         source: the file.
         masks: its mask files.
+        pictures: (number, file) for masks of single slices.
+        boxes: around its lesions; a case with masks has none.
         patient: the raw patient id; it stays in memory.
         hash: the case hash of the patient.
         volume: keyed hash of what tells this volume from the patient's others.
@@ -45,6 +48,8 @@ class Case:
     laterality: str | None = None
     origin: str = "real"
     stem: str = ""
+    pictures: tuple[tuple[int, Path], ...] = ()
+    boxes: tuple[Box, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -146,6 +151,11 @@ def list_files(folder: Path, flag: str, without: Sequence[Path] = ()) -> list[Pu
         if path.is_file() and not hidden and not any(path.is_relative_to(other) for other in inside):
             files.append(PurePosixPath(inner.as_posix()))
     return sorted(files)
+
+
+def ends_in(path: PurePosixPath, end: PurePosixPath) -> bool:
+    """Whether the last parts of ``path`` are those of ``end``."""
+    return path.parts[-len(end.parts) :] == end.parts
 
 
 def digest_files(paths: Sequence[Path]) -> str:

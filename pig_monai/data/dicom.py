@@ -18,7 +18,12 @@ from pydicom.encaps import parse_fragments
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels import get_decoder, pixel_array
 from pydicom.pixels.utils import get_expected_length
-from pydicom.uid import UID, BreastTomosynthesisImageStorage, SecondaryCaptureImageStorage
+from pydicom.uid import (
+    UID,
+    BreastTomosynthesisImageStorage,
+    SecondaryCaptureImageStorage,
+    SegmentationStorage,
+)
 
 from pig_monai.data.cases import VIEWS, parse_laterality
 from pig_monai.data.volume import Grid, UnusableError, Volume
@@ -27,6 +32,8 @@ _HEADER_TAGS = [
     "SOPClassUID",
     "SOPInstanceUID",
     "StudyInstanceUID",
+    "StudyID",
+    "NumberOfFrames",
     "SeriesInstanceUID",
     "PatientID",
     "Manufacturer",
@@ -53,6 +60,7 @@ _VIEW_CODES = {  # DICOM CID 4014: SNOMED CT, and the former SNOMED RT
     "399188001": "sio",
     "441555000": "iso",
 }
+SEGMENTATIONS = (SegmentationStorage, "1.2.840.10008.5.1.4.1.1.66.7")  # the second: Label Map Segmentation
 _LARGEST_FRAME = 2**26  # pixels: a header that claims more is broken, and would fill the memory
 _EXPORT_AGAIN = "export the volume again"
 
@@ -64,7 +72,9 @@ class Header:
     Args:
         patient: the raw id; the study's UID where it is blank.
         instance: SOPInstanceUID.
+        studies: the ids of its study: StudyInstanceUID and StudyID, as available.
         series: SeriesInstanceUID.
+        frames: how many it claims.
         view: such as ``mlo``; None where the header does not say.
         laterality: ``"L"``, ``"R"`` or None.
         origin: ``"phantom"`` for the phantom's objects, else ``"real"``.
@@ -73,7 +83,9 @@ class Header:
 
     patient: str
     instance: str
+    studies: tuple[str, ...]
     series: str
+    frames: int
     view: str | None
     laterality: str | None
     origin: str
@@ -117,7 +129,9 @@ def read_header(path: Path) -> Header:
         return Header(
             patient=patient or f"study {ds.get('StudyInstanceUID', instance)}",
             instance=instance,
+            studies=tuple(str(ds[name].value) for name in ("StudyInstanceUID", "StudyID") if ds.get(name)),
             series=str(ds.get("SeriesInstanceUID", "")),
+            frames=int(ds.get("NumberOfFrames", 1) or 1),
             view=_view(ds),
             laterality=_laterality(ds),
             origin="phantom" if phantom else "real",
@@ -129,6 +143,8 @@ def _unsupported(sop_class: str) -> UnusableError | None:
     if sop_class == BreastTomosynthesisImageStorage:
         return None
     reason = "the object has no SOP class"
+    if sop_class in SEGMENTATIONS:
+        return UnusableError("a segmentation, not a volume", "put it into the folder that --masks names")
     if sop_class == SecondaryCaptureImageStorage:
         reason = "a secondary capture, which may hide the slices in private elements (Hologic SCO)"
     elif sop_class:
@@ -180,10 +196,11 @@ def open_dicom(path: Path) -> Volume:
         order, affine, spacing = _geometry(ds, frames)
         columns, rows = int(ds.Columns), int(ds.Rows)
         return Volume(
-            Grid((columns, rows, frames), affine),
+            Grid((columns, rows, frames), affine, str(ds.get("FrameOfReferenceUID") or "") or None),
             spacing,
             frame=lambda index: _decode(path, ds, order[index]),
             window=lambda index: _window(ds, order[index]),
+            stored=tuple(order),
         )
 
 

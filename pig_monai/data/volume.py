@@ -8,6 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
+GRID_REMEDY = "save the mask on the grid of what it belongs to: nothing is resampled silently"
+
 
 class UnusableError(Exception):
     """One volume, image or mask that cannot be used. The run goes on; a row of the report says why.
@@ -33,10 +35,12 @@ class Grid:
         size: (columns, rows, frames); a mask's own may have any number of axes.
         affine: 4 × 4, from (column, row, frame) indices to mm in NIfTI's axes (right, anterior, superior); None
             where the file does not say.
+        frame_of_reference: a UID, or None where the file does not say: compared, never shown.
     """
 
     size: tuple[int, ...]
     affine: np.ndarray | None = None
+    frame_of_reference: str | None = None
 
     def __str__(self) -> str:
         text = " × ".join(map(str, self.size)) + " voxels"
@@ -58,12 +62,18 @@ class Volume:
             `UnusableError`.
         window: the (lowest, highest) value of frame i's display window, in the unit of ``frame``; None where
             the file has none.
+        stored: where each frame lies in the file, counted from 0; None where the file is in geometric order.
     """
 
     grid: Grid
     spacing: tuple[float, float] | None
     frame: Callable[[int], np.ndarray]
     window: Callable[[int], tuple[float, float] | None] = lambda index: None
+    stored: tuple[int, ...] | None = None
+
+    def frame_stored_at(self, place: int) -> int:
+        """Return which frame lies at ``place`` in the file: what counts slices by file order needs it."""
+        return place if self.stored is None else self.stored.index(place)
 
 
 class MaskSource(Protocol):

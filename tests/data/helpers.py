@@ -8,6 +8,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pig_monai.data.dicom import Header
+
+
+def header(**changes: Any) -> Header:
+    """A volume's header, with ``changes``."""
+    plain: dict[str, Any] = {
+        "patient": "p",
+        "instance": "",
+        "studies": (),
+        "series": "",
+        "frames": 1,
+        "view": None,
+        "laterality": None,
+        "origin": "real",
+        "unsupported": None,
+    }
+    return Header(**(plain | changes))
+
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file below a folder with its bytes."""
