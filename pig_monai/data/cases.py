@@ -22,7 +22,7 @@ class Case:
 
     Args:
         kind: ``"dicom"`` or ``"image"``: which reader opens ``source``.
-        source: the file.
+        source: the file; the first, where a volume has one file per slice.
         masks: its mask files.
         patient: the raw patient id; it stays in memory.
         hash: the case hash of the patient.
@@ -32,6 +32,7 @@ class Case:
         laterality: ``"L"``, ``"R"`` or None, as the source says.
         origin: ``"real"`` or ``"phantom"``.
         stem: what its files' names begin with; unique in the dataset.
+        slices: the files of a volume with one file per slice, in geometric order; else empty.
     """
 
     kind: str
@@ -45,6 +46,7 @@ class Case:
     laterality: str | None = None
     origin: str = "real"
     stem: str = ""
+    slices: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ def dicom_to_slices(
     low: float | None = None,
     high: float | None = None,
     min_lesion_area: float = 1.0,
+    mammograms: bool = False,
     name: str = "volumes",
     seed: int = 0,
     key: str | None = None,
@@ -43,12 +44,13 @@ def dicom_to_slices(
     log: str | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Turn DICOM volumes (multi-frame Breast Tomosynthesis) and their NIfTI masks into a dataset folder.
+    """Turn DICOM volumes (Breast Tomosynthesis, or one file per slice) and their masks into a dataset folder.
 
     Args:
         input: folder of DICOM files.
         output: the dataset folder.
-        masks: folder of masks; a mask has the stem of its DICOM file or its SeriesInstanceUID.
+        masks: folder of masks; a mask has the stem of its DICOM file (for one file per slice, of its folder) or
+            its SeriesInstanceUID.
         size: side of the prepared slices in pixels.
         aspect: pad keeps the aspect; stretch fills the square.
         crop: crop to the breast.
@@ -57,6 +59,7 @@ def dicom_to_slices(
         low: percentile of the pixels inside the breast that becomes -1 (0.5).
         high: percentile of the pixels inside the breast that becomes 1 (99.5).
         min_lesion_area: least mask of a slice in mm² (in pixels where the spacing is unknown).
+        mammograms: take 2-D mammograms (Digital Mammography X-Ray), too, each as a volume of one slice.
         name: what the dataset is called.
         seed: of the folds.
         key: file with the secret of the case hashes; made beside the dataset folder by default.
@@ -68,8 +71,9 @@ def dicom_to_slices(
     preprocessing = _preprocessing(size, aspect, crop, chest_wall, scaling)
     if masks is None:
         raise PigError("--masks is missing", "give the folder of the volumes' masks")
+    mammograms = as_bool(mammograms, "--mammograms")
     _run(
-        lambda case_key, own: find_volumes(Path(str(input)), Path(str(masks)), case_key, own),
+        lambda case_key, own: find_volumes(Path(str(input)), Path(str(masks)), case_key, own, mammograms),
         "data_prep/dicom_to_slices.py",
         preprocessing,
         output=output,

@@ -66,7 +66,7 @@ def summarise(
         "lesion_area": _quartiles([record["lesion_area"] for record in records]),
         "chest_wall_right": sum("right" in record["chest_wall"] for record in records),
         "laterality_disagrees": sum(_disagrees(record) for record in records),
-        "warnings": [*warnings, *_unknown_geometry(records, entries)],
+        "warnings": [*warnings, *_unknown_geometry(records, entries), *_remarks(records)],
     }
 
 
@@ -111,6 +111,12 @@ def _unknown_geometry(records: Sequence[Mapping[str, Any]], entries: Sequence[En
     if no_spacing:
         warnings.append(f"{no_spacing} slices have no spacing: their lesion areas are in pixels")
     return warnings
+
+
+def _remarks(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say how volumes were read where that was a choice; records of earlier versions have no remarks."""
+    counts = Counter(remark for record in records for remark in record.get("remarks", []))
+    return [f"in {count} cases {remark}" for remark, count in sorted(counts.items())]
 
 
 def _sheet(dataset_dir: Path, entries: Sequence[Entry]) -> Image.Image:

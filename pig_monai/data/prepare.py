@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from pig_monai.data.cases import Case, Found, Skipped, name_cases
 from pig_monai.data.dataset_report import write_report
-from pig_monai.data.dicom import open_dicom
+from pig_monai.data.dicom import open_volume
 from pig_monai.data.folder import DATALIST, Entry, write_datalist, write_label, write_slice
 from pig_monai.data.folds import assign_folds
 from pig_monai.data.images import open_image
@@ -159,6 +159,7 @@ def _prepare_slices(case: Case, settings: Settings, dataset_dir: Path, written: 
         write_label(written[-1], label, spacing)
         entries.append(entry)
         sides.add(prepared["chest_wall"])
+    windowed = settings.preprocessing["intensity"]["kind"] == "window"
     if not entries:
         raise _nothing_to_take(largest, settings.min_lesion_area, "mm²" if volume.spacing else "pixels")
     return {
@@ -169,6 +170,7 @@ def _prepare_slices(case: Case, settings: Settings, dataset_dir: Path, written: 
         "chest_wall": sorted(sides),
         "laterality": case.laterality,
         "geometry": volume.grid.affine is not None,
+        "remarks": [*volume.remarks, *(volume.window_remarks() if windowed else ())],
         "entries": entries,
     }
 
@@ -183,14 +185,14 @@ def _nothing_to_take(largest: float, least: float, unit: str) -> UnusableError:
 
 
 def _open(case: Case) -> tuple[Volume, MaskSource]:
-    volume = open_dicom(case.source) if case.kind == "dicom" else open_image(case.source)
+    volume = open_volume(case.slices or [case.source]) if case.kind == "dicom" else open_image(case.source)
     return volume, open_masks(case.masks, volume.grid, volumetric=case.kind == "dicom")
 
 
 def _raw_slice(volume: Volume, index: int, mask: np.ndarray, settings: Settings) -> dict[str, Any]:
     """Return frame ``index`` as the transforms take it."""
     frame = volume.frame(index)
-    if frame.max() <= frame.min():
+    if not np.fmax.reduce(frame, axis=None) > np.fmin.reduce(frame, axis=None):  # NaN, all padding, is blank too
         raise UnusableError(f"frame {index} is blank", "check the export")
     sx, sy = volume.spacing or (1.0, 1.0)
     affine = torch.diag(torch.tensor([-sx, -sy, 1.0, 1.0], dtype=torch.float64))

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from monai.config import KeysCollection
+from monai.config.type_definitions import NdarrayOrTensor
 from monai.transforms import (
     Compose,
     CropForegroundd,
@@ -31,9 +32,10 @@ from monai.transforms import (
     SqueezeDimd,
     Transform,
 )
-from monai.utils import ensure_tuple_rep
+from monai.utils import convert_to_dst_type, ensure_tuple_rep
 from skimage.measure import label as connected_components
 
+from pig_monai.data.volume import DisplayCurve
 from pig_monai.errors import PigError
 
 # MONAI's image loading looks for an optional GPU decoder and says twice that it is not there; slices are NIfTI.
@@ -49,6 +51,12 @@ BREAST_FRACTION = 0.05
 IMAGE_KEYS = ("image", "label")
 
 
+def _numbers_of(values: np.ndarray) -> np.ndarray:
+    """Leave out NaN."""
+    missing = np.isnan(values)
+    return values[~missing] if missing.any() else values
+
+
 def breast_threshold(image: torch.Tensor) -> float:
     """Return the value above which a pixel counts as breast.
 
@@ -56,11 +64,12 @@ def breast_threshold(image: torch.Tensor) -> float:
     1st to the 99th percentile clears exact zeros, JPEG ringing and detector noise alike, whatever the bit depth.
 
     Args:
-        image: (1, W, H), any unit.
+        image: (1, W, H), any unit; NaN, where the source has no data, does not count.
     """
-    dark, bright = (float(v) for v in np.percentile(np.asarray(image), [1, 99]))
+    values = _numbers_of(np.asarray(image))
+    dark, bright = (float(v) for v in np.percentile(values, [1, 99]))
     if bright <= dark:  # less than 1 % of the slice holds anything
-        dark, bright = float(image.min()), float(image.max())
+        dark, bright = float(values.min()), float(values.max())
     return dark + BREAST_FRACTION * (bright - dark)
 
 
@@ -133,7 +142,7 @@ class ChestWallLeftd(MapTransform):
 
 
 class ScaleInsideBreastd(MapTransform):
-    """Scale percentiles of the pixels inside the breast to [−1, 1], clipped; the background becomes −1.
+    """Scale percentiles of the pixels inside the breast to [−1, 1], clipped; the background and NaN become −1.
 
     Args:
         keys: slices, (1, W, H) each.
@@ -163,17 +172,17 @@ class ScaleInsideBreastd(MapTransform):
             values = np.asarray(d[key])
             dark, bright = (float(v) for v in np.percentile(values[inside], self.percentiles))
             if bright <= dark:  # a breast of one value: keep it apart from the background
-                dark = float(values.min())
-            d[key] = ScaleIntensityRange(dark, bright, BACKGROUND, 1.0, clip=True)(d[key])
+                dark = float(np.nanmin(values))
+            d[key] = _fill(ScaleIntensityRange(dark, bright, BACKGROUND, 1.0, clip=True)(d[key]))
         return d
 
 
 class ScaleWindowd(MapTransform):
-    """Scale the window that came with the slice to [−1, 1], clipped.
+    """Scale the window that came with the slice to [−1, 1], clipped; NaN becomes −1.
 
     Args:
         keys: slices, (1, W, H) each.
-        window_key: where the dictionary holds the window's (lowest, highest) value, in the slice's unit.
+        window_key: where the dictionary holds the `pig_monai.data.volume.Window`, in the slice's unit.
         allow_missing_keys: skip absent keys.
     """
 
@@ -184,10 +193,21 @@ class ScaleWindowd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Scale."""
         d = dict(data)
-        low, high = d[self.window_key]
+        window = d[self.window_key]
         for key in self.key_iterator(d):
-            d[key] = ScaleIntensityRange(low, high, BACKGROUND, 1.0, clip=True)(d[key])
+            if isinstance(window, DisplayCurve):
+                brightness = window.brightness(np.asarray(d[key]))
+                shown = convert_to_dst_type(brightness, d[key], dtype=torch.float32)[0]
+                low, high = 0.0, 1.0
+            else:
+                shown, (low, high) = d[key], window
+            d[key] = _fill(ScaleIntensityRange(low, high, BACKGROUND, 1.0, clip=True)(shown))
         return d
+
+
+def _fill(image: NdarrayOrTensor) -> torch.Tensor:
+    """Give what is NaN, where the source has no data, the value of the background."""
+    return torch.nan_to_num(torch.as_tensor(image), nan=BACKGROUND)
 
 
 class FitToSized(MapTransform):
@@ -283,9 +303,9 @@ def scale_intensity(intensity: Mapping[str, Any], keys: KeysCollection = ("image
 def prepare_slices(preprocessing: Mapping[str, Any]) -> Compose:
     """Return the transforms from raw pixels to a stored slice.
 
-    The dictionary holds ``"image"`` (1, W, H) in any unit, ``"label"`` (1, W, H) 0/1 where there is a mask, and
-    ``"window"`` for ``intensity: window``. As a `MetaTensor` the image keeps track of its affine, so that the
-    spacing of the result can be read off it.
+    The dictionary holds ``"image"`` (1, W, H) in any unit, NaN where there is no data, ``"label"`` (1, W, H) 0/1
+    where there is a mask, and ``"window"`` for ``intensity: window``. As a `MetaTensor` the image keeps track of
+    its affine, so that the spacing of the result can be read off it.
 
     Args:
         preprocessing: the block of that name in ``datalist.json``: ``size``, ``aspect`` (pad | stretch),

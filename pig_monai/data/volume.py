@@ -48,22 +48,44 @@ class Grid:
 
 
 @dataclass(frozen=True)
+class DisplayCurve:
+    """A display window that is not linear.
+
+    Args:
+        brightness: from values, in the unit of a frame, to 0 … 1; NaN to NaN.
+    """
+
+    brightness: Callable[[np.ndarray], np.ndarray]
+
+    def mirrored(self, mirror: float) -> DisplayCurve:
+        """Return the curve of values that were mirrored (v → ``mirror`` − v) because small ones are bright."""
+        return DisplayCurve(lambda values: 1 - self.brightness(np.float32(mirror) - values))
+
+
+Window = tuple[float, float] | DisplayCurve
+"""How a frame is displayed: the (lowest, highest) value of a linear window, or a curve."""
+
+
+@dataclass(frozen=True)
 class Volume:
     """A stack of slices whose frames are decoded one at a time.
 
     Args:
         grid: its voxels; frames are in geometric order.
         spacing: (sx, sy) of a frame in mm; None where unknown.
-        frame: decodes frame i: float32 (columns, rows), index 0 the column; larger is brighter. Raises
-            `UnusableError`.
-        window: the (lowest, highest) value of frame i's display window, in the unit of ``frame``; None where
-            the file has none.
+        frame: decodes frame i: float32 (columns, rows), index 0 the column; larger is brighter; NaN where the
+            source says that there is no data (pixel padding). Raises `UnusableError`.
+        window: frame i's display window, in the unit of ``frame``; None where the file has none.
+        remarks: what the report should say about how the volume was read; nothing that identifies a person.
+        window_remarks: likewise, where the windows are used. Raises `UnusableError`.
     """
 
     grid: Grid
     spacing: tuple[float, float] | None
     frame: Callable[[int], np.ndarray]
-    window: Callable[[int], tuple[float, float] | None] = lambda index: None
+    window: Callable[[int], Window | None] = lambda index: None
+    remarks: tuple[str, ...] = ()
+    window_remarks: Callable[[], tuple[str, ...]] = tuple
 
 
 class MaskSource(Protocol):

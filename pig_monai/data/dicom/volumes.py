@@ -1,0 +1,121 @@
+"""DICOM volumes: a multi-frame object, one file per slice, or a mammogram as a volume of one frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from pig_monai.data.dicom.files import open_file, read_tags, reading
+from pig_monai.data.dicom.geometry import PLACE_TAGS, find_spacing, group, place_frames
+from pig_monai.data.dicom.pixels import PIXEL_TAGS, PixelData, find_pixel_data
+from pig_monai.data.dicom.values import VALUE_TAGS, Values
+from pig_monai.data.volume import Grid, UnusableError, Volume, Window
+
+_TAGS = [*PLACE_TAGS, *PIXEL_TAGS, *VALUE_TAGS]
+
+
+def open_volume(paths: Sequence[Path]) -> Volume:
+    """Open a volume: `open_dicom` of one file, or one file per slice in geometric order.
+
+    Raises:
+        UnusableError: see `open_dicom`.
+    """
+    if len(paths) == 1:
+        return open_dicom(paths[0])
+    with reading("its headers cannot be read"):
+        slices = [_open(path) for path in paths]
+        first = slices[0].ds
+        for one in slices:
+            if (one.ds.Rows, one.ds.Columns, len(one.parts)) != (first.Rows, first.Columns, 1):
+                raise UnusableError("its slices are not of one size", "export the series again")
+        positions = [one.ds.get("ImagePositionPatient") for one in slices]
+        spacing = find_spacing(first)
+        order, affine = place_frames(
+            positions, first.get("ImageOrientationPatient"), spacing.mm, first.get("SliceThickness")
+        )
+        frames = [(slices[index], 0) for index in order]
+        return _volume(frames, affine, spacing.mm, spacing.remark)
+
+
+def open_dicom(path: Path) -> Volume:
+    """Open a file: a Breast Tomosynthesis object, or a mammogram as a volume of one frame.
+
+    Frames are sorted by position. Their values are rescaled, and MONOCHROME1 is inverted, so that larger is
+    brighter.
+
+    Raises:
+        UnusableError: the header is unusable, or pixel data is missing or incomplete.
+    """
+    with reading("its header cannot be read"):
+        data = _open(path)
+        ds = data.ds
+        spacing = find_spacing(ds)
+        groups = range(len(data.parts))
+        positions = [group(ds, "PlanePositionSequence", i).get("ImagePositionPatient") for i in groups]
+        orientation = group(ds, "PlaneOrientationSequence", 0).get("ImageOrientationPatient")
+        thickness = group(ds, "PixelMeasuresSequence", 0).get("SliceThickness")
+        order, affine = place_frames(positions, orientation, spacing.mm, thickness)
+        return _volume([(data, index) for index in order], affine, spacing.mm, spacing.remark)
+
+
+def _open(path: Path) -> PixelData:
+    with open_file(path) as file:
+        ds = read_tags(file, _TAGS)
+        return find_pixel_data(path, file, ds)
+
+
+def _volume(
+    frames: Sequence[tuple[PixelData, int]],
+    affine: np.ndarray | None,
+    spacing: tuple[float, float] | None,
+    remark: str | None,
+) -> Volume:
+    """Put a volume together from its frames' pixel data and stored indices, in geometric order."""
+    values = {id(data): Values(data.ds) for data, _ in frames}
+    ds = frames[0][0].ds
+    reader = _Reader()
+
+    def frame(index: int) -> np.ndarray:
+        data, stored = frames[index]
+        with reading("a frame cannot be decoded"):
+            return values[id(data)].apply(reader.decode(data, stored), stored)
+
+    def window(index: int) -> Window | None:
+        data, stored = frames[index]
+        with reading("its display window cannot be read"):
+            return values[id(data)].window(stored)
+
+    def window_remarks() -> tuple[str, ...]:
+        data, _ = frames[0]
+        with reading("its display window cannot be read"):
+            remark = values[id(data)].window_remark()
+            return (remark,) if remark else ()
+
+    return Volume(
+        Grid((int(ds.Columns), int(ds.Rows), len(frames)), affine),
+        spacing,
+        frame,
+        window,
+        remarks=(remark,) if remark else (),
+        window_remarks=window_remarks,
+    )
+
+
+class _Reader:
+    """Decodes frames and keeps the last file open: a multi-frame object's is opened once."""
+
+    def __init__(self) -> None:
+        self.path: Path | None = None
+        self.file: BinaryIO | None = None
+
+    def decode(self, data: PixelData, stored: int) -> np.ndarray:
+        """Return the stored numbers of a frame (columns, rows)."""
+        if self.file is None or self.path != data.path:
+            if self.file is not None:
+                self.file.close()
+            self.file = open_file(data.path)
+            self.path = data.path
+        return np.ascontiguousarray(data.decode(stored, self.file).T)
