@@ -68,9 +68,11 @@ def _read_siz(content: bytes) -> tuple[int, int, int, int]:
     x1, y1, x0, y0, tile_x, tile_y, tile_x0, tile_y0, components = struct.unpack_from(">8LH", content, 8)
     if not (tile_x and tile_y and x1 > x0 >= tile_x0 and y1 > y0 >= tile_y0):
         raise ValueError(_BROKEN)
-    tiles = -((tile_x0 - x1) // tile_x) * -((tile_y0 - y1) // tile_y)
-    if tiles > _MOST_TILES or content[43:45] != b"\1\1":  # not subsampled
+    if content[43:45] != b"\1\1":  # subsampled
         raise ValueError(_BROKEN)
+    tiles = -((tile_x0 - x1) // tile_x) * -((tile_y0 - y1) // tile_y)
+    if tiles > _MOST_TILES:
+        raise ValueError("more tiles than a frame needs")
     return y1 - y0, x1 - x0, components, (content[42] & 0x7F) + 1
 
 

@@ -59,9 +59,17 @@ def reading(what: str) -> Iterator[None]:
     except InvalidDicomError as cause:
         raise UnusableError("not a DICOM file", "leave it out, or export it again as DICOM") from cause
     except Exception as cause:
-        raise UnusableError(f"{what} ({type(cause).__name__})", EXPORT_AGAIN, str(cause)) from cause
+        raise UnusableError(f"{what} ({_kind(cause)})", EXPORT_AGAIN, str(cause)) from cause
     finally:
         chatter.setLevel(level)
+
+
+def _kind(cause: BaseException) -> str:
+    """Return an error's kind; pydicom hides that sequences are nested too deeply in errors of other kinds."""
+    within: BaseException | None = cause
+    while within is not None and not isinstance(within, RecursionError):
+        within = within.__cause__ or within.__context__
+    return type(within or cause).__name__
 
 
 class _WholeFile(io.BufferedReader):
