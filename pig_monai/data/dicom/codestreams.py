@@ -78,6 +78,8 @@ def _read_siz(content: bytes) -> tuple[int, int, int, int]:
 
 def _read_sof(content: bytes) -> tuple[int, int, int, int]:
     """Return rows, columns, components and bits of a JPEG or JPEG-LS frame header (ISO/IEC 10918-1 B.2.2)."""
+    if content[:2] != b"\xff\xd8" or content.rstrip(b"\0")[-2:] != b"\xff\xd9":  # decoders fill up what is missing
+        raise ValueError("a codestream without its start or end")
     offset = 2
     while True:
         marker, length = struct.unpack_from(">HH", content, offset)

@@ -17,6 +17,7 @@ from pydicom.pixels import get_decoder
 
 from pig_monai.data.dicom.codestreams import check_codestream
 from pig_monai.data.dicom.files import EXPORT_AGAIN, reading, transfer_syntax
+from pig_monai.data.dicom.separately import decode_separately
 from pig_monai.data.volume import UnusableError
 
 PIXEL_TAGS = ["NumberOfFrames", "SamplesPerPixel", "HighBit", "ExtendedOffsetTable", "ExtendedOffsetTableLengths"]
@@ -80,7 +81,10 @@ class PixelData:
                 content = encapsulate([codestream], has_bot=False)
                 # some headers understate the bits; a decoder would cut them off
                 options |= {"decoding_plugin": _PLUGINS[self.syntax], "bits_stored": max(bits, self.ds.BitsStored)}
-            pixels, _ = get_decoder(self.syntax).as_array(content, index=0, **options)
+            if options.get("decoding_plugin") == "gdcm":
+                pixels = decode_separately(str(self.syntax), content, options)
+            else:
+                pixels, _ = get_decoder(self.syntax).as_array(content, index=0, **options)
             if pixels.shape != (self.ds.Rows, self.ds.Columns):
                 raise ValueError(f"a frame of {pixels.shape} instead of {(self.ds.Rows, self.ds.Columns)}")
             return pixels
