@@ -133,6 +133,24 @@ def test_jpeg_lossless_with_understated_bits(tmp_path: Path) -> None:
     np.testing.assert_array_equal(frames_of(path), pixels())
 
 
+def test_a_frame_that_kills_its_decoder_is_refused_and_the_others_are_read(tmp_path: Path) -> None:
+    path = gdcm_files.compress(save(build(pixels()), tmp_path / "v.dcm"), "JPEGLosslessProcess14_1")
+    content = bytearray(path.read_bytes())
+    starts = [at for at in range(len(content)) if content[at : at + 4] == b"\xff\xd8\xff\xc3"]
+    assert len(starts) == FRAMES
+    table = content.index(b"\xff\xc4", starts[1])
+    content[table] = 5  # no marker any more
+    path.write_bytes(content)
+    volume = open_dicom(path)
+    for index in (0, 1, 2, 3):
+        if index == 1:
+            with pytest.raises(UnusableError, match="cannot be decoded from JPEG Lossless") as caught:
+                volume.frame(index)
+            assert caught.value.detail == "the decoder died of the frame"
+        else:
+            np.testing.assert_array_equal(volume.frame(index).T, pixels()[index])
+
+
 def test_a_jp2_file_in_a_frame_is_unwrapped(tmp_path: Path) -> None:
     stored = pixels()
     jp2 = [encode_array(frame, bits_stored=12, codec_format=1) for frame in stored]

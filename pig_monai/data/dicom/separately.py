@@ -2,7 +2,7 @@
 
     python -m pig_monai.data.dicom.separately
 
-reads requests from its standard input and writes answers to its standard output, both pickled, until the input ends.
+reads requests from its standard input and writes answers to its standard output, pickled, until the input ends.
 """
 
 from __future__ import annotations
