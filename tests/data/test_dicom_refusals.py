@@ -55,6 +55,15 @@ def test_vendors_objects_are_told_with_what_to_ask_for(tmp_path: Path) -> None:
     assert unsupported(placeless, path)[0] == "a CT object that is not a slice with a place in a stack"
     projections = build(pixels(), SOPClassUID=uid.BreastProjectionXRayImageStorageForProcessing)
     assert unsupported(projections, path)[0].startswith("projections, from which the slices were reconstructed")
+    directory = build(pixels())
+    del directory.SOPClassUID
+    directory.file_meta.MediaStorageSOPClassUID = uid.MediaStorageDirectoryStorage
+    directory.file_meta.MediaStorageSOPInstanceUID = directory.SOPInstanceUID
+    assert unsupported(directory, path)[0] == "the SOP class Media Storage Directory Storage is not supported"
+    nameless = build(pixels())
+    nameless.file_meta.MediaStorageSOPInstanceUID = nameless.SOPInstanceUID
+    del nameless.SOPInstanceUID
+    assert unsupported(nameless, path) == ("its header lacks SOPInstanceUID", "export it again")
     assert unsupported(build(pixels(), SOPClassUID="1.2.3.4"), path)[0] == "the SOP class is not supported"
 
 

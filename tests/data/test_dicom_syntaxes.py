@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import warnings
 import zlib
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 (the name its manual gives it)
 from openjpeg.utils import encode_array
+from PIL import Image
 from pydicom import dcmread, uid
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, encapsulate_extended
@@ -93,6 +95,26 @@ def test_lossy_frames_are_what_gdcm_decodes(tmp_path: Path, syntax: uid.UID) -> 
     read = frames_of(path)
     np.testing.assert_array_equal(read, gdcm_files.decode(path))
     assert 0 < np.abs(read - pixels()).max() < 40
+
+
+@pytest.mark.parametrize("syntax", [uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit])
+def test_lossy_jpeg_of_eight_bits_is_what_gdcm_decodes(tmp_path: Path, syntax: uid.UID) -> None:
+    stored = (pixels() // 8).astype(np.uint8)
+    streams = []
+    for frame in stored:
+        buffer = io.BytesIO()
+        Image.fromarray(frame).save(buffer, "JPEG", quality=95)
+        streams.append(buffer.getvalue())
+    ds = build(stored, BitsAllocated=8, BitsStored=8, HighBit=7)
+    path = save(encapsulated(ds, syntax, streams), tmp_path / "v.dcm")
+    read = frames_of(path)
+    assert np.abs(read - gdcm_files.decode(path, np.uint8).astype(int)).max() <= 1  # two codecs round differently
+    assert 0 < np.abs(read - stored).max() < 20
+    twelve = streams[0].replace(b"\xff\xc0\x00\x0b\x08", b"\xff\xc1\x00\x0b\x0c")
+    ds = encapsulated(build(stored[:1], PerFrameFunctionalGroupsSequence=None), uid.JPEGExtended12Bit, [twelve])
+    with pytest.raises(UnusableError, match="JPEG Extended .*cannot be decoded with 12 bits") as caught:
+        open_dicom(save(ds, tmp_path / "v.dcm")).frame(0)
+    assert caught.value.remedy == "export it uncompressed"
 
 
 def htj2k() -> tuple[np.ndarray, bytes]:

@@ -9,7 +9,7 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 
 from pig_monai.data.cases import VIEWS, parse_laterality
-from pig_monai.data.dicom.files import open_file, read_tags, reading
+from pig_monai.data.dicom.files import EXPORT_AGAIN, open_file, read_tags, reading
 from pig_monai.data.dicom.geometry import PLACE_TAGS, Plane, group, read_plane
 from pig_monai.data.volume import UnusableError
 
@@ -98,12 +98,14 @@ def read_header(path: Path) -> Header:
         ds = read_tags(file, _TAGS)
         instance = _text(ds, "SOPInstanceUID")
         phantom = _text(ds, "Manufacturer").startswith("pig-monai phantom")
-        sop_class = _text(ds, "SOPClassUID")
+        sop_class = _text(ds, "SOPClassUID") or _text(ds.file_meta, "MediaStorageSOPClassUID")
         plane, unsupported = None, _unsupported(ds, sop_class)
         if unsupported is None and sop_class != uid.BreastTomosynthesisImageStorage:
             plane = read_plane(ds)
             if plane is None and sop_class not in MAMMOGRAMS:
                 unsupported = _no_slice(ds)
+        if unsupported is None and not instance:
+            unsupported = UnusableError("its header lacks SOPInstanceUID", EXPORT_AGAIN)
         return Header(
             patient=_text(ds, "PatientID") or f"study {ds.get('StudyInstanceUID', instance)}",
             instance=instance,

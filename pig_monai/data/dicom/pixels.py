@@ -78,6 +78,9 @@ class PixelData:
             options = _options(self.ds)
             if self.syntax.is_compressed:
                 codestream, bits = check_codestream(content, self.syntax, self.ds)
+                if _PLUGINS[self.syntax] == "pillow" and bits > 8:
+                    reason = f"its transfer syntax, {self.syntax.name}, cannot be decoded with {bits} bits"
+                    raise UnusableError(reason, "export it uncompressed")
                 content = encapsulate([codestream], has_bot=False)
                 # some headers understate the bits; a decoder would cut them off
                 options |= {"decoding_plugin": _PLUGINS[self.syntax], "bits_stored": max(bits, self.ds.BitsStored)}
