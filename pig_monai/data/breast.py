@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.transforms import KeepLargestConnectedComponent, Transform
+from monai.transforms import Transform
+from scipy.ndimage import label as connected_components
 
 BREAST_FRACTION = 0.05
 """A pixel belongs to the breast when it is brighter than this fraction of the slice's range (see below)."""
@@ -44,8 +45,15 @@ def breast_mask(image: torch.Tensor) -> torch.Tensor:
     Returns:
         bool (1, W, H); all False for a constant image.
     """
-    above = torch.as_tensor(image > breast_threshold(image))
-    return torch.as_tensor(KeepLargestConnectedComponent()(above)) > 0
+    breast = np.asarray(image[0]) > breast_threshold(image)
+    x, y = (np.flatnonzero(breast.any(axis=1 - axis)) for axis in (0, 1))
+    if len(x):
+        # labelled in its bounding box: about half of a slice is background
+        above = breast[x[0] : x[-1] + 1, y[0] : y[-1] + 1]
+        regions, _ = connected_components(above, np.ones((3, 3)))
+        sizes = np.bincount(regions.ravel())
+        above[...] = regions == 1 + sizes[1:].argmax()
+    return torch.from_numpy(breast)[None]
 
 
 def chest_wall_side(breast: torch.Tensor) -> str:

@@ -144,7 +144,7 @@ def _prepare_slices(case: Case, settings: Settings, dataset_dir: Path, written: 
     sides = set()
     for index in range(volume.grid.size[2]):
         mask = masks.mask(index)
-        area = float(mask.sum()) * sx * sy
+        area = float(np.count_nonzero(mask)) * sx * sy
         largest = max(largest, area)
         if area == 0 or area < settings.min_lesion_area:
             continue

@@ -228,7 +228,7 @@ def resize_mask(mask: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         float32 0/1, (1, *size).
     """
     out = (resize_slice(mask, size) > 0.5).to(torch.float32)
-    binary = np.asarray(mask[0] > 0.5)
+    binary = np.asarray(mask[0]) > 0.5
     x, y = np.nonzero(binary)
     if len(x) == 0:
         return out

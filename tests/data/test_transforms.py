@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+from monai.transforms import KeepLargestConnectedComponent
+from scipy.ndimage import gaussian_filter
 
 from pig_monai.data import transforms as t
-from pig_monai.data.breast import FindBreastd, breast_mask, chest_wall_side
+from pig_monai.data.breast import FindBreastd, breast_mask, breast_threshold, chest_wall_side
 from pig_monai.data.folder import write_label, write_slice
 
 PERCENTILE = {"kind": "percentile", "low": 0.5, "high": 99.5, "inside_breast": True}
@@ -40,6 +42,14 @@ def test_the_breast_is_found_whatever_the_bit_depth_and_the_markers() -> None:
     noisy = np.round(half_disc() / 16) + np.random.default_rng(0).integers(0, 4, image.shape)  # 8 bits, JPEG noise
     np.testing.assert_array_equal(breast_mask(torch.as_tensor(noisy[None]))[0], truth)
     assert not breast_mask(torch.zeros(1, 9, 9)).any()
+
+
+def test_the_breast_is_monai_s_largest_component() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        image = torch.as_tensor(gaussian_filter(rng.normal(size=(50, 70)), 2)[None])
+        above = image > breast_threshold(image)
+        np.testing.assert_array_equal(breast_mask(image), KeepLargestConnectedComponent()(above) > 0)
 
 
 def test_chest_wall_goes_left_and_the_mask_with_it() -> None:
