@@ -23,7 +23,7 @@ class Case:
 
     Args:
         kind: ``"dicom"`` or ``"image"``: which reader opens ``source``.
-        source: the file.
+        source: the file; the first, where a volume has one file per slice.
         masks: its mask files.
         pictures: (number, file) for masks of single slices.
         boxes: around its lesions; a case with masks has none.
@@ -35,6 +35,7 @@ class Case:
         laterality: ``"L"``, ``"R"`` or None, as the source says.
         origin: ``"real"`` or ``"phantom"``.
         stem: what its files' names begin with; unique in the dataset.
+        slices: the files of a volume with one file per slice, in geometric order; else empty.
     """
 
     kind: str
@@ -50,6 +51,7 @@ class Case:
     stem: str = ""
     pictures: tuple[tuple[int, Path], ...] = ()
     boxes: tuple[Box, ...] = ()
+    slices: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -41,16 +41,18 @@ def dicom_to_slices(
     lesion_free: int = 0,
     lesion_free_distance: int = Selection.lesion_free_distance,
     intensity: str = "percentile",
+    mammograms: bool = False,
     name: str = "volumes",
     options: SharedOptions,
 ) -> None:
-    """Turn DICOM volumes (multi-frame Breast Tomosynthesis) and their masks or boxes into a dataset folder.
+    """Turn DICOM volumes (Breast Tomosynthesis, or one file per slice) and their labels into a dataset folder.
 
     Args:
         input: folder of DICOM files.
         output: the dataset folder.
-        masks: folder of NIfTI, NRRD and picture masks, which have the stem of their DICOM file or its
-            SeriesInstanceUID, and of DICOM segmentations, which belong to the series that they reference.
+        masks: folder of NIfTI, NRRD and picture masks, which have the stem of their DICOM file (for one file per
+            slice, of its folder) or its SeriesInstanceUID, and of DICOM segmentations, which belong to the series
+            that they reference.
         boxes: CSV file of boxes, as BCS-DBT publishes it; they become ellipses.
         file_paths: CSV file that says which file each view of the boxes is.
         architectural_distortions: take the boxes around architectural distortions, too.
@@ -60,13 +62,15 @@ def dicom_to_slices(
         lesion_free: so many slices without a lesion of each volume, with an empty label.
         lesion_free_distance: slices that these keep from any lesion, at least.
         intensity: percentile scales percentiles inside the breast to [-1, 1]; window the header's display window.
+        mammograms: take 2-D mammograms (Digital Mammography X-Ray), too, each as a volume of one slice.
         name: what the dataset is called.
         options: those that both commands have.
     """
     selection = options.selection(every_nth, largest_per_lesion, lesion_free, lesion_free_distance)
     sources = _label_files(masks, boxes, file_paths, selection.unlabeled)
+    flat = as_bool(mammograms, "--mammograms")
     _run(
-        lambda case_key, own: find_volumes(Path(str(input)), sources, case_key, own),
+        lambda case_key, own: find_volumes(Path(str(input)), sources, case_key, own, flat),
         Path(str(output)),
         "data_prep/dicom_to_slices.py",
         str(name),

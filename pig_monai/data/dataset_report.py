@@ -69,7 +69,7 @@ def summarise(
         "chest_wall_right": sum("right" in record["chest_wall"] for record in records),
         "laterality_disagrees": sum(_disagrees(record) for record in records),
         "rotated": sum(record.get("rotated", False) for record in records),
-        "warnings": [*warnings, *_unknown_geometry(records, entries), *_boxes(entries)],
+        "warnings": [*warnings, *_unknown_geometry(records, entries), *_boxes(entries), *_remarks(records)],
     }
 
 
@@ -132,6 +132,12 @@ def _unknown_geometry(records: Sequence[Mapping[str, Any]], entries: Sequence[En
 def _boxes(entries: Sequence[Entry]) -> list[str]:
     boxes = sum(entry.get("label_kind") == "box" for entry in entries)
     return [f"{boxes} slices are labelled by ellipses in boxes, not by contours"] if boxes else []
+
+
+def _remarks(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say how volumes were read where that was a choice; records of earlier versions have no remarks."""
+    counts = Counter(remark for record in records for remark in record.get("remarks", []))
+    return [f"in {count} cases {remark}" for remark, count in sorted(counts.items())]
 
 
 def _sheet(dataset_dir: Path, entries: Sequence[Entry]) -> Image.Image:

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from pig_monai.data.boxes import ViewBoxes, ViewKey, read_boxes, read_file_paths
 from pig_monai.data.cases import Found, Skipped, ends_in, parse_view
-from pig_monai.data.dicom import Header
+from pig_monai.data.dicom import Header, VolumeFiles
 from pig_monai.data.keys import CaseKey
 from pig_monai.data.volume import UnusableError
 from pig_monai.errors import PigError
@@ -39,24 +39,24 @@ class OwnBoxes:
 
 
 def find_boxes(
-    files: BoxFiles, folder: Path, headers: Mapping[PurePosixPath, Header], key: CaseKey, found: Found
+    files: BoxFiles, folder: Path, volumes: Mapping[PurePosixPath, VolumeFiles], key: CaseKey, found: Found
 ) -> dict[PurePosixPath, OwnBoxes]:
     """Find the volume of each view that has boxes.
 
-    With the csv of file paths a view is the file whose path ends like one of the view's paths (or the other way
-    round, where the user keeps only a part of the folders), or the file whose SeriesInstanceUID is the name of the
-    path's folder. Without it, the volume with the view's patient, study, number of slices and projection; of
-    several, the one whose header has its laterality, with a warning.
+    With the csv of file paths a view is the volume with a file whose path ends like one of the view's paths (or
+    the other way round, where the user keeps only a part of the folders), or the one whose SeriesInstanceUID is
+    the name of the path's folder. Without it, the volume with the view's patient, study, number of slices and
+    projection; of several, the one whose header has its laterality, with a warning.
 
     Args:
         files: the CSV files.
-        folder: what the paths of ``headers`` are relative to.
-        headers: the volumes' files.
+        folder: what the paths of the volumes' files are relative to.
+        volumes: each by its name.
         key: hashes patients.
         found: gets a row for each view whose volume cannot be told, and warnings.
 
     Returns:
-        the volume's file → its boxes.
+        the volume → its boxes.
 
     Raises:
         PigError: a CSV file cannot be used.
@@ -65,18 +65,18 @@ def find_boxes(
     for view in views:
         if parse_view(view.view, None)[1] is None:
             raise PigError(f"--boxes {files.boxes}: View is {view.view!r}", "give one such as lcc or rmlo1")
-    resolver = _ByHeader(headers) if files.file_paths is None else _ByPath(files.file_paths, folder, headers)
+    resolver = _ByHeader(volumes) if files.file_paths is None else _ByPath(files.file_paths, folder, volumes)
     claims: dict[PurePosixPath, list[ViewKey]] = defaultdict(list)
     absent = 0
     for view, boxes in sorted(views.items(), key=lambda item: item[0]):
         try:
-            file = resolver(view, boxes)
+            volume = resolver(view, boxes)
         except UnusableError as why:
             found.skipped.append(_row(view, files.boxes, key, why))
             continue
-        absent += file is None
-        if file is not None:
-            claims[file].append(view)
+        absent += volume is None
+        if volume is not None:
+            claims[volume].append(view)
     if absent:
         found.warnings.append(f"{absent} of {len(views)} views with boxes are not among the volumes")
     if resolver.by_laterality:
@@ -84,7 +84,7 @@ def find_boxes(
             f"{resolver.by_laterality} views were told from the other breast's by the header's laterality, which "
             f"BCS-DBT's authors call unreliable: {_WITH_PATHS}"
         )
-    return {file: own for file, claim in claims.items() if (own := _own(claim, views, files.boxes, key, found))}
+    return {name: own for name, claim in claims.items() if (own := _own(claim, views, files.boxes, key, found))}
 
 
 def _own(
@@ -104,17 +104,18 @@ def _row(view: ViewKey, source: Path, key: CaseKey, why: UnusableError) -> Skipp
 
 
 class _ByHeader:
-    """Finds a view's file by patient, study, number of slices and projection."""
+    """Finds a view's volume by patient, study, number of slices and projection."""
 
-    def __init__(self, headers: Mapping[PurePosixPath, Header]) -> None:
+    def __init__(self, volumes: Mapping[PurePosixPath, VolumeFiles]) -> None:
         self.by_laterality = 0
         self.headers: dict[tuple[str, str, int], list[tuple[PurePosixPath, Header]]] = defaultdict(list)
-        for file, header in headers.items():
-            for study in header.studies:
-                self.headers[header.patient, study, header.frames].append((file, header))
+        for name, volume in volumes.items():
+            for study in volume.header.studies:
+                key = volume.header.patient, study, volume.header.frames
+                self.headers[key].append((name, volume.header))
 
     def __call__(self, view: ViewKey, boxes: ViewBoxes) -> PurePosixPath | None:
-        """Return the file; None where it is not among the volumes.
+        """Return the volume's name; None where it is not among them.
 
         Raises:
             UnusableError: several fit.
@@ -122,9 +123,9 @@ class _ByHeader:
         name, side = parse_view(view.view, None)
         projection = (name or "")[1:]
         same = self.headers[view.patient, view.study, boxes.slices]
-        fitting = [(file, header) for file, header in same if header.view in (projection, None)]
+        fitting = [(volume, header) for volume, header in same if header.view in (projection, None)]
         if len(fitting) > 1:
-            fitting = [(file, header) for file, header in fitting if header.laterality == side]
+            fitting = [(volume, header) for volume, header in fitting if header.laterality == side]
             if len(fitting) != 1:
                 raise UnusableError("several volumes have their view's patient, study and slices", _WITH_PATHS)
             self.by_laterality += 1
@@ -132,19 +133,20 @@ class _ByHeader:
 
 
 class _ByPath:
-    """Finds a view's file by the csv of file paths."""
+    """Finds a view's volume by the csv of file paths."""
 
     by_laterality = 0
 
-    def __init__(self, file_paths: Path, folder: Path, headers: Mapping[PurePosixPath, Header]) -> None:
+    def __init__(self, file_paths: Path, folder: Path, volumes: Mapping[PurePosixPath, VolumeFiles]) -> None:
         self.root = PurePosixPath(folder.resolve().as_posix())
         self.paths = read_file_paths(file_paths)
-        self.headers = headers
-        self.by_end: dict[tuple[str, ...], list[PurePosixPath]] = defaultdict(list)
+        self.volumes = volumes
+        self.by_end: dict[tuple[str, ...], list[tuple[PurePosixPath, PurePosixPath]]] = defaultdict(list)
         self.by_series: dict[str, list[PurePosixPath]] = defaultdict(list)
-        for file, header in headers.items():
-            self.by_end[(self.root / file).parts[-2:]].append(file)
-            self.by_series[header.series].append(file)
+        for name, volume in volumes.items():
+            for file in volume.files:
+                self.by_end[(self.root / file).parts[-2:]].append((file, name))
+            self.by_series[volume.header.series].append(name)
 
     def __call__(self, view: ViewKey, boxes: ViewBoxes) -> PurePosixPath | None:
         """As `_ByHeader`; also raises where the csv does not know the view, or the number of slices differs."""
@@ -152,19 +154,20 @@ class _ByPath:
             raise UnusableError(
                 "the csv of --file_paths has no row for their view", "give the csv of the same set"
             )
-        fitting = {file for path in self.paths[view] for file in self._files(path)}
+        fitting = {volume for path in self.paths[view] for volume in self._volumes(path)}
         if len(fitting) > 1:
             raise UnusableError("several volumes have their view's path", "give --input a folder further up")
-        for file in fitting:
-            if self.headers[file].frames != boxes.slices:
+        for volume in fitting:
+            frames = self.volumes[volume].header.frames
+            if frames != boxes.slices:
                 raise UnusableError(
-                    f"their volume has {self.headers[file].frames} slices, not {boxes.slices}",
+                    f"their volume has {frames} slices, not {boxes.slices}",
                     "check that the csv files belong to these volumes",
                 )
-            return file
+            return volume
         return None
 
-    def _files(self, path: PurePosixPath) -> list[PurePosixPath]:
+    def _volumes(self, path: PurePosixPath) -> list[PurePosixPath]:
         alike = self.by_end.get(path.parts[-2:], [])
-        fitting = [file for file in alike if ends_in(self.root / file, path) or ends_in(path, file)]
+        fitting = [volume for file, volume in alike if ends_in(self.root / file, path) or ends_in(path, file)]
         return fitting or self.by_series.get(path.parent.name, [])

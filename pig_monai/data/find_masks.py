@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from pig_monai.data.cases import Found, Skipped
-from pig_monai.data.dicom import Header
+from pig_monai.data.dicom import VolumeFiles
 from pig_monai.data.images import NIFTI_SUFFIXES, PICTURE_SUFFIXES, has_suffix, stem
 from pig_monai.data.keys import CaseKey
 from pig_monai.data.masks import NRRD_SUFFIXES
@@ -17,7 +18,7 @@ from pig_monai.data.seg import is_segmentation, read_references
 from pig_monai.data.volume import UnusableError
 
 Names = Mapping[str, Sequence[PurePosixPath]]
-"""Name → the volumes' files that answer to it."""
+"""Name → the volumes that answer to it, each by its file or, for one file per slice, its folder."""
 
 
 @dataclass
@@ -48,40 +49,41 @@ def split_masks(folder: Path, files: Sequence[PurePosixPath]) -> tuple[list[Pure
 def find_masks(
     folder: Path,
     masks: Sequence[PurePosixPath],
-    headers: Mapping[PurePosixPath, Header],
-    refused: Sequence[PurePosixPath],
+    volumes: Mapping[PurePosixPath, VolumeFiles],
+    refused: Collection[str],
     key: CaseKey,
     found: Found,
 ) -> dict[PurePosixPath, OwnMasks]:
     """Find each mask's volume.
 
-    A NIfTI or NRRD mask or a picture answers to the stem or the name of the volume's file or to its
-    SeriesInstanceUID; of several such volumes, the one in the mask's own folder wins. A picture of one slice adds
-    ``_<number>`` to that, or lies in a folder of that name, its own name ending in the number. A DICOM
-    segmentation belongs to the series that it references, and within it to the instance.
+    A NIfTI or NRRD mask or a picture answers to the stem or the name of the volume's file (of its folder, for one
+    file per slice) or to its SeriesInstanceUID; of several such volumes, the one in the mask's own folder wins. A
+    picture of one slice adds ``_<number>`` to that, or lies in a folder of that name, its own name ending in the
+    number. A DICOM segmentation belongs to the series that it references, and within it to the volume of the
+    instances.
 
     Args:
         folder: what the paths of ``masks`` are relative to.
         masks: from `split_masks`.
-        headers: the volumes' files, relative to their own folder.
-        refused: files that are no volumes; masks of theirs are passed over, since their own rows say why.
+        volumes: each by what its masks are called after, relative to the folder of the volumes.
+        refused: stems, SeriesInstanceUIDs and SOPInstanceUIDs of what cannot be used; its masks are passed over,
+            since its own row says why.
         key: hashes paths.
         found: gets a row for each mask that fits no volume, or several.
 
     Returns:
-        the volume's file → its masks.
+        the volume → its masks.
     """
-    names = volume_names({file: header.series for file, header in headers.items()})
-    refused_names = {stem(file) for file in refused}
+    names = volume_names({name: volume.header.series for name, volume in volumes.items()})
     own: dict[PurePosixPath, OwnMasks] = defaultdict(OwnMasks)
     for mask in masks:
         try:
             if has_suffix(mask, PICTURE_SUFFIXES):
                 volume, number = _volume_of_picture(mask, names)
             else:
-                volume, number = _volume_of_file(folder, mask, names, headers), None
+                volume, number = _volume_of_file(folder / mask, mask, names, volumes, refused), None
         except UnusableError as why:
-            if not refused_names & {stem(mask), *(name for name, _, _ in _numbered(mask))}:
+            if not _meant_by(folder, mask).intersection(refused):
                 found.skipped.append(Skipped(key.hash("file", str(mask)), folder / mask, why))
             continue
         if number is None:
@@ -92,10 +94,10 @@ def find_masks(
 
 
 def volume_names(series: Mapping[PurePosixPath, str]) -> dict[str, list[PurePosixPath]]:
-    """Return name → the DICOM files that answer to it.
+    """Return name → the volumes that answer to it.
 
     Args:
-        series: DICOM file → SeriesInstanceUID.
+        series: volume → SeriesInstanceUID.
     """
     volumes: dict[str, list[PurePosixPath]] = defaultdict(list)
     for file, uid in series.items():
@@ -110,21 +112,36 @@ def named(name: str, parent: PurePosixPath, names: Names) -> list[PurePosixPath]
     return fitting if len(fitting) < 2 else [file for file in fitting if file.parent == parent]
 
 
+def _meant_by(folder: Path, mask: PurePosixPath) -> set[str]:
+    """Return whatever a mask may call its volume."""
+    called = {stem(mask), *(name for name, _, _ in _numbered(mask))}
+    if not has_suffix(mask, (*NIFTI_SUFFIXES, *NRRD_SUFFIXES, *PICTURE_SUFFIXES)):
+        with suppress(UnusableError):
+            references = read_references(folder / mask)
+            called |= references.series | references.instances
+    return called
+
+
 def _volume_of_file(
-    folder: Path, mask: PurePosixPath, names: Names, headers: Mapping[PurePosixPath, Header]
+    path: Path,
+    mask: PurePosixPath,
+    names: Names,
+    volumes: Mapping[PurePosixPath, VolumeFiles],
+    refused: Collection[str],
 ) -> PurePosixPath:
     if has_suffix(mask, (*NIFTI_SUFFIXES, *NRRD_SUFFIXES)):
         return _only(named(stem(mask), mask.parent, names))
-    references = read_references(folder / mask)
-    fitting = [file for file, header in headers.items() if header.series in references.series]
+    references = read_references(path)
+    fitting = [name for name, volume in volumes.items() if volume.header.series in references.series]
+    if len(fitting) > 1 or references.instances.intersection(refused):  # the views of a study may share a series
+        fitting = [name for name in fitting if references.instances.intersection(volumes[name].instances)]
+        return _only(fitting)
     if not fitting:
         raise UnusableError(
             "the segmentation references a series that is not among the volumes",
             "put that series into the folder that --input names, or leave the segmentation out",
         )
-    if len(fitting) > 1:  # the views of a study may share a series
-        fitting = [file for file in fitting if headers[file].instance in references.instances]
-    return _only(fitting)
+    return fitting[0]
 
 
 def _volume_of_picture(picture: PurePosixPath, names: Names) -> tuple[PurePosixPath, int | None]:

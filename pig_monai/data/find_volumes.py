@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
 from pig_monai.data.cases import Case, Found, Skipped, digest_files, list_files, parse_view
-from pig_monai.data.dicom import Header, read_header
+from pig_monai.data.dicom import Header, VolumeFiles, group_files, read_header
 from pig_monai.data.find_boxes import BoxFiles, OwnBoxes, find_boxes
 from pig_monai.data.find_masks import OwnMasks, find_masks, split_masks
+from pig_monai.data.images import stem
 from pig_monai.data.keys import CaseKey
 from pig_monai.data.volume import UnusableError
 from pig_monai.errors import PigError
@@ -32,7 +34,9 @@ class LabelFiles:
     unlabeled: bool = False
 
 
-def find_volumes(folder: Path, labels: LabelFiles, key: CaseKey, dataset_dir: Path) -> Found:
+def find_volumes(
+    folder: Path, labels: LabelFiles, key: CaseKey, dataset_dir: Path, mammograms: bool = False
+) -> Found:
     """Find the volumes, and the masks or boxes of each; see `find_masks` and `find_boxes`.
 
     Args:
@@ -40,6 +44,7 @@ def find_volumes(folder: Path, labels: LabelFiles, key: CaseKey, dataset_dir: Pa
         labels: where masks and boxes are.
         key: hashes the ids.
         dataset_dir: left out of the search.
+        mammograms: use 2-D mammograms, each a volume of one frame.
 
     Raises:
         PigError: the folders cannot be used, no volume is found, or no mask or box fits one.
@@ -50,32 +55,68 @@ def find_volumes(folder: Path, labels: LabelFiles, key: CaseKey, dataset_dir: Pa
         tables = [path.resolve() for path in (labels.boxes.boxes, labels.boxes.file_paths) if path]
         files = [file for file in files if (folder / file).resolve() not in tables]
     headers = _read_headers(folder, files, key, found)
-    if not headers:
-        raise PigError(f"no Breast Tomosynthesis volume in {folder}", "give a folder with DICOM volumes")
-    refused = [file for file in files if file not in headers]
-    masks = find_masks(labels.masks, mask_files, headers, refused, key, found) if labels.masks else {}
-    boxes = find_boxes(labels.boxes, folder, headers, key, found) if labels.boxes else {}
+    stacks, refused = group_files(headers, mammograms)
+    for file, header, why in refused:
+        found.skipped.append(_skipped(folder / file, header, why, key))
+    if not stacks:
+        raise _no_volume(folder, found)
+    volumes = {_name(volume, folder): volume for volume in stacks}
+    told = _told(files, headers, stacks, [(file, header) for file, header, _ in refused])
+    masks = find_masks(labels.masks, mask_files, volumes, told, key, found) if labels.masks else {}
+    boxes = find_boxes(labels.boxes, folder, volumes, key, found) if labels.boxes else {}
     if not masks and not boxes and not labels.unlabeled:
         raise _nothing_fits(folder, labels)
     if masks.keys() & boxes.keys():
         found.warnings.append(f"{len(masks.keys() & boxes.keys())} volumes have masks and boxes: the masks count")
-    for file, header in headers.items():
-        own_boxes = None if file in masks else boxes.get(file)
+    for name, volume in volumes.items():
+        own_boxes = None if name in masks else boxes.get(name)
         try:
-            if file not in masks and own_boxes is None and not labels.unlabeled:
+            if name not in masks and own_boxes is None and not labels.unlabeled:
                 raise UnusableError("it has no mask", "give it a mask with the stem of its file, or leave it out")
-            found.cases.append(_case(folder / file, header, masks.get(file, OwnMasks()), own_boxes, key))
+            found.cases.append(_case(folder, volume, masks.get(name, OwnMasks()), own_boxes, key))
         except UnusableError as why:
-            case, view = key.hash("patient", header.patient), parse_view(header.view, header.laterality)[0]
-            found.skipped.append(Skipped(case, folder / file, why, view))
+            found.skipped.append(_skipped(folder / volume.files[0], volume.header, why, key))
     return found
+
+
+def _name(volume: VolumeFiles, folder: Path) -> PurePosixPath:
+    """Return a volume's path for its mask's name; slices in ``folder`` itself are called after that."""
+    return volume.name if volume.name.name else PurePosixPath("..", folder.resolve().name)
+
+
+def _told(
+    files: Sequence[PurePosixPath],
+    headers: Mapping[PurePosixPath, Header],
+    volumes: Sequence[VolumeFiles],
+    refused: Sequence[tuple[PurePosixPath, Header]],
+) -> set[str]:
+    """Return what a mask may call that has a row of its own already."""
+    told = {stem(file) for file in files if file not in headers}
+    told |= {name for file, header in refused for name in (stem(file), file.parent.name, header.series)}
+    used = {instance for volume in volumes for instance in volume.instances}
+    return told | {header.instance for header in headers.values()} - used
+
+
+def _skipped(path: Path, header: Header, why: UnusableError, key: CaseKey) -> Skipped:
+    view = parse_view(header.view, header.laterality)[0]
+    return Skipped(key.hash("patient", header.patient), path, why, view)
+
+
+def _no_volume(folder: Path, found: Found) -> PigError:
+    """Return the error of a folder without volumes, with the reason of most of its files."""
+    what, remedy = f"no Breast Tomosynthesis volume in {folder}", "give a folder with DICOM volumes"
+    if found.skipped:
+        reasons = Counter((row.why.reason, row.why.remedy) for row in found.skipped)
+        (reason, remedy), count = reasons.most_common(1)[0]
+        what += f": {count} of {len(found.skipped)} files skipped because: {reason}"
+    return PigError(what, remedy)
 
 
 def _nothing_fits(folder: Path, labels: LabelFiles) -> PigError:
     if labels.masks:
         return PigError(
             f"no mask in {labels.masks} fits a volume in {folder}",
-            "name each mask like its DICOM file or its SeriesInstanceUID",
+            "name each mask like its DICOM file (its folder, for one file per slice) or its SeriesInstanceUID",
         )
     given = labels.boxes.boxes if labels.boxes else None
     return PigError(f"no box in {given} fits a volume in {folder}", "check that they are of the same set")
@@ -112,7 +153,8 @@ def _read_headers(
             if header.unsupported:
                 raise header.unsupported
             if header.instance in seen:
-                raise UnusableError("a copy of a volume that was read already", "leave one of them out")
+                what = "volume" if header.plane is None else "slice"
+                raise UnusableError(f"a copy of a {what} that was read already", "leave one of them out")
         except UnusableError as why:
             found.skipped.append(Skipped(case, folder / file, why))
             continue
@@ -121,28 +163,32 @@ def _read_headers(
     return headers
 
 
-def _case(path: Path, header: Header, masks: OwnMasks, boxes: OwnBoxes | None, key: CaseKey) -> Case:
+def _case(folder: Path, volume: VolumeFiles, masks: OwnMasks, boxes: OwnBoxes | None, key: CaseKey) -> Case:
+    header = volume.header
+    paths = tuple(folder / file for file in volume.files)
     if boxes is None:
         view, laterality = parse_view(header.view, header.laterality)
     else:
         view, laterality = parse_view(boxes.view, None)
     # the mask may be mended, the volume never changes under its UID: its size stands for its bytes
-    content = [header.instance, str(path.stat().st_size), digest_files(masks.files)]
+    content = [f"{uid}:{path.stat().st_size}" for path, uid in zip(paths, volume.instances, strict=True)]
+    content.append(digest_files(masks.files))
     if masks.pictures:
         content += [str([number for number, _ in masks.pictures]), digest_files([f for _, f in masks.pictures])]
     if boxes:
         content += [boxes.view, str(boxes.boxes)]
     return Case(
         kind="dicom",
-        source=path,
+        source=paths[0],
         masks=tuple(masks.files),
         patient=header.patient,
         hash=key.hash("patient", header.patient),
-        volume=key.hash("volume", header.instance),
+        volume=key.hash("volume", volume.identity),
         content=key.hash("content", ":".join(content)),
         view=view,
         laterality=laterality,
         origin=header.origin,
         pictures=tuple(masks.pictures),
         boxes=boxes.boxes.boxes if boxes else (),
+        slices=paths if len(paths) > 1 else (),
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 from pig_monai.data.boxes import Box, BoxMask
 from pig_monai.data.cases import Case
-from pig_monai.data.dicom import open_dicom
+from pig_monai.data.dicom import open_volume
 from pig_monai.data.images import open_image
 from pig_monai.data.masks import MergedMasks, open_masks
 from pig_monai.data.orientation import is_upside_down, rotate
@@ -54,7 +54,7 @@ def open_case(case: Case, labels: Mapping[str, Any]) -> OpenCase:
     if case.kind == "image":
         image = open_image(case.source)
         return OpenCase(image, open_masks(case.masks, image.grid, volumetric=False) if case.masks else None)
-    volume = open_dicom(case.source)
+    volume = open_volume(case.slices or [case.source])
     if case.boxes:
         return place_boxes(volume, case.boxes, str(case.laterality), labels["architectural_distortions"])
     sources: list[MaskSource] = []

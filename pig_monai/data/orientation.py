@@ -16,16 +16,25 @@ def brighter_edge(frame: np.ndarray) -> str:
     """Return ``"left"`` or ``"right"``: the chest wall's side by the rule that BCS-DBT's boxes were drawn with.
 
     The breast is cut off at the chest wall, so the first or the last pixel column is bright. The left one wins
-    where they are equal. (Prepared slices are mirrored by `pig_monai.data.transforms.chest_wall_side`, which
-    stands borders and markers; boxes need the very rule of their authors.)
+    where they are equal. Columns of nothing but padding lie outside the image, so they are passed over. (Prepared
+    slices are mirrored by `pig_monai.data.breast.chest_wall_side`, which stands borders and markers; boxes need
+    the very rule of their authors.)
 
     Args:
-        frame: (columns, rows), larger is brighter.
+        frame: (columns, rows), larger is brighter; what is padded, NaN, counts as the darkest pixel.
 
     See Also:
         Buda et al., JAMA Network Open 2021, and the authors' reader of the images.
     """
-    first, last = (np.nansum(edge, dtype=np.float64) for edge in (frame[0], frame[-1]))
+    padded = np.isnan(frame)
+    columns = np.flatnonzero(~padded.all(axis=1))
+    if not len(columns):
+        return "left"
+    darkest = np.fmin.reduce(frame, axis=None)
+    first, last = (
+        np.where(padded[column], darkest, frame[column]).sum(dtype=np.float64)
+        for column in (columns[0], columns[-1])
+    )
     return "left" if first >= last else "right"
 
 

@@ -157,6 +157,7 @@ def _prepare_slices(case: Case, settings: Settings, dataset_dir: Path, written: 
             write_label(dataset_dir / entry["label"], np.asarray(prepared["label"][0]), spacing)
         entries.append(entry)
         sides.add(prepared["chest_wall"])
+    windowed = settings.preprocessing["intensity"]["kind"] == "window"
     if not entries:
         raise _nothing_to_take(largest, settings.selection.min_lesion_area, "mm²" if volume.spacing else "pixels")
     return {
@@ -168,6 +169,7 @@ def _prepare_slices(case: Case, settings: Settings, dataset_dir: Path, written: 
         "laterality": case.laterality,
         "geometry": volume.grid.affine is not None,
         "rotated": opened.rotated,
+        "remarks": [*volume.remarks, *(volume.window_remarks() if windowed else ())],
         "entries": entries,
     }
 
@@ -201,7 +203,7 @@ def _nothing_to_take(largest: float | None, least: float, unit: str) -> Unusable
 def _raw_slice(volume: Volume, index: int, mask: np.ndarray | None, settings: Settings) -> dict[str, Any] | None:
     """Return frame ``index`` as the transforms take it; None where it is blank."""
     frame = volume.frame(index)
-    if frame.max() <= frame.min():
+    if not np.fmax.reduce(frame, axis=None) > np.fmin.reduce(frame, axis=None):  # NaN, all padding, is blank too
         return None
     sx, sy = volume.spacing or (1.0, 1.0)
     affine = torch.diag(torch.tensor([-sx, -sy, 1.0, 1.0], dtype=torch.float64))

@@ -9,13 +9,14 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-import pydicom
 from highdicom.seg import Segmentation, SegmentationTypeValues, segread
 from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders import RLELosslessDecoder
 from pydicom.uid import RLELossless
 
-from pig_monai.data.dicom import SEGMENTATIONS, _group, _reading
+from pig_monai.data.dicom.files import open_file, read_tags, reading
+from pig_monai.data.dicom.geometry import group
+from pig_monai.data.dicom.headers import SEGMENTATIONS
 from pig_monai.data.volume import GRID_REMEDY, Grid, UnusableError
 
 _IN_PLANE = 0.5  # voxels that a frame's corner may lie off, as for other masks
@@ -39,8 +40,8 @@ class References:
 def is_segmentation(path: Path) -> bool:
     """Whether a file is a DICOM segmentation: BINARY, FRACTIONAL or LABELMAP."""
     try:
-        with _reading(_UNREADABLE):
-            ds = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID"])
+        with reading(_UNREADABLE), open_file(path) as file:
+            ds = read_tags(file, ["SOPClassUID"])
             return str(ds.get("SOPClassUID", "")) in SEGMENTATIONS
     except UnusableError:
         return False
@@ -52,8 +53,8 @@ def read_references(path: Path) -> References:
     Raises:
         UnusableError: it cannot be read, or names no series.
     """
-    with _reading(_UNREADABLE):
-        ds = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["ReferencedSeriesSequence"])
+    with reading(_UNREADABLE), open_file(path) as file:
+        ds = read_tags(file, ["ReferencedSeriesSequence"])
         items = ds.get("ReferencedSeriesSequence") or []
         series = {str(item.get("SeriesInstanceUID") or "") for item in items} - {""}
         if not series:
@@ -84,8 +85,8 @@ class SegmentationMask:
 
     def __init__(self, path: Path, grid: Grid) -> None:
         self.shape = grid.size[:2]
-        with _reading(_UNREADABLE):
-            seg = segread(path, lazy_frame_retrieval=True)
+        with reading(_UNREADABLE), open_file(path) as file:
+            seg = segread(file, lazy_frame_retrieval=True)
             places = _places(seg, grid)  # before any frame is decoded
             self.voxels = self._read_voxels(seg, places)
 
@@ -132,9 +133,9 @@ def _places(seg: Segmentation, grid: Grid) -> list[np.ndarray]:
 
 def _frame_affine(seg: Segmentation, number: int) -> np.ndarray:
     """Return the 4 × 4 from a frame's (column, row, 0) to mm in NIfTI's axes; the third axis has length 1."""
-    corner = _group(seg, "PlanePositionSequence", number).get("ImagePositionPatient")
-    directions = _group(seg, "PlaneOrientationSequence", number).get("ImageOrientationPatient")
-    spacing = _group(seg, "PixelMeasuresSequence", number).get("PixelSpacing")
+    corner = group(seg, "PlanePositionSequence", number).get("ImagePositionPatient")
+    directions = group(seg, "PlaneOrientationSequence", number).get("ImageOrientationPatient")
+    spacing = group(seg, "PixelMeasuresSequence", number).get("PixelSpacing")
     if corner is None or directions is None or spacing is None:
         raise UnusableError("the segmentation does not say where its frames lie", "save the mask as NIfTI")
     along_row, down_column = np.array(directions, dtype=float).reshape(2, 3)

@@ -52,24 +52,47 @@ class Grid:
 
 
 @dataclass(frozen=True)
+class DisplayCurve:
+    """A display window that is not linear.
+
+    Args:
+        brightness: from values, in the unit of a frame, to 0 … 1; NaN to NaN.
+    """
+
+    brightness: Callable[[np.ndarray], np.ndarray]
+
+    def mirrored(self, mirror: float) -> DisplayCurve:
+        """Return the curve of values that were mirrored (v → ``mirror`` − v) because small ones are bright."""
+        return DisplayCurve(lambda values: 1 - self.brightness(np.float32(mirror) - values))
+
+
+Window = tuple[float, float] | DisplayCurve
+"""How a frame is displayed: the (lowest, highest) value of a linear window, or a curve."""
+
+
+@dataclass(frozen=True)
 class Volume:
     """A stack of slices whose frames are decoded one at a time.
 
     Args:
         grid: its voxels; frames are in geometric order.
         spacing: (sx, sy) of a frame in mm; None where unknown.
-        frame: decodes frame i: float32 (columns, rows), index 0 the column; larger is brighter. Raises
-            `UnusableError`.
-        window: the (lowest, highest) value of frame i's display window, in the unit of ``frame``; None where
-            the file has none.
-        stored: where each frame lies in the file, counted from 0; None where the file is in geometric order.
+        frame: decodes frame i: float32 (columns, rows), index 0 the column; larger is brighter; NaN where the
+            source says that there is no data (pixel padding). Raises `UnusableError`.
+        window: frame i's display window, in the unit of ``frame``; None where the file has none.
+        stored: where each frame lies in the file (of one file per slice: in the order of Instance Number), counted
+            from 0; None where that is the geometric order.
+        remarks: what the report should say about how the volume was read; nothing that identifies a person.
+        window_remarks: likewise, where the windows are used. Raises `UnusableError`.
     """
 
     grid: Grid
     spacing: tuple[float, float] | None
     frame: Callable[[int], np.ndarray]
-    window: Callable[[int], tuple[float, float] | None] = lambda index: None
+    window: Callable[[int], Window | None] = lambda index: None
     stored: tuple[int, ...] | None = None
+    remarks: tuple[str, ...] = ()
+    window_remarks: Callable[[], tuple[str, ...]] = tuple
 
     def frame_stored_at(self, place: int) -> int:
         """Return which frame lies at ``place`` in the file: what counts slices by file order needs it."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pig_monai.data.dicom import Header
+from pig_monai.data.dicom import Header, VolumeFiles
 
 
 def header(**changes: Any) -> Header:
@@ -22,9 +22,19 @@ def header(**changes: Any) -> Header:
         "view": None,
         "laterality": None,
         "origin": "real",
+        "sop_class": "",
+        "plane": None,
         "unsupported": None,
     }
     return Header(**(plain | changes))
+
+
+def volumes(headers: Mapping[PurePosixPath, Header]) -> dict[PurePosixPath, VolumeFiles]:
+    """Volumes of one file each."""
+    return {
+        file: VolumeFiles(file, (file,), header, header.instance, (header.instance,))
+        for file, header in headers.items()
+    }
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -33,12 +33,16 @@ def source(stored: np.ndarray | None = None, **options: Any) -> Dataset:
 
 
 def segmentation(
-    volume: Dataset, array: Any, kind: str = "BINARY", syntax: str = uid.ExplicitVRLittleEndian, **options: Any
+    volume: Dataset | list[Dataset],
+    array: Any,
+    kind: str = "BINARY",
+    syntax: str = uid.ExplicitVRLittleEndian,
+    **options: Any,
 ) -> hd.seg.Segmentation:
     """Segment a volume.
 
     Args:
-        volume: from `source`.
+        volume: from `source`; or one object per slice.
         array: stored frames as they lie in the volume (frames, rows, columns[, segments]), or a `hd.Volume`.
         kind: BINARY, FRACTIONAL or LABELMAP.
         syntax: transfer syntax.
@@ -57,8 +61,9 @@ def segmentation(
         for number in range(count)
     ]
     new = [uid.generate_uid("1.2.826.0.1.3680043.8.498.") for _ in range(2)]
+    sources = volume if isinstance(volume, list) else [volume]
     return hd.seg.Segmentation(
-        [volume], array, kind, described, new[0], 1, new[1], 1, "Maker", "model", "1", "serial",
+        sources, array, kind, described, new[0], 1, new[1], 1, "Maker", "model", "1", "serial",
         transfer_syntax_uid=syntax, **options,
     )  # fmt: skip
 

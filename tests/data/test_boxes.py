@@ -20,7 +20,7 @@ from pig_monai.data.orientation import brighter_edge, is_upside_down, rotate
 from pig_monai.data.volume import Grid, UnusableError, Volume
 from pig_monai.errors import PigError
 from tests.data.dbt_objects import COLUMNS, IDENTITIES, ROWS, affine, build, lesion, pixels, save, save_mask
-from tests.data.helpers import assert_nobody_is_named, header, report, rows
+from tests.data.helpers import assert_nobody_is_named, header, report, rows, volumes
 
 REAL = Path(os.environ.get("PIG_TEST_DATA", "/nowhere")) / "bcs_dbt/BCS-DBT boxes-train-v2.csv"
 HEAD = "PatientID,StudyUID,View,Subject,Slice,X,Y,Width,Height,Class,AD,VolumeSlices"
@@ -130,7 +130,7 @@ def of_view(key: ViewKey, slices: int, **changes: Any) -> Header:
 
 def find(tmp_path: Path, headers: dict[PurePosixPath, Header], files: BoxFiles) -> tuple[dict, Found]:
     found = Found()
-    return find_boxes(files, tmp_path, headers, CaseKey(b"k"), found), found
+    return find_boxes(files, tmp_path, volumes(headers), CaseKey(b"k"), found), found
 
 
 @needs_real

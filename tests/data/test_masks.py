@@ -15,7 +15,7 @@ from pig_monai.data.masks import match_masks, open_masks
 from pig_monai.data.slice_pictures import SlicePictures
 from pig_monai.data.volume import Grid, UnusableError, Volume
 from tests.data.dbt_objects import COLUMNS, FRAMES, ORIGIN, ROWS, SPACING, affine, lesion, save_mask
-from tests.data.helpers import header
+from tests.data.helpers import header, volumes
 
 GRID = Grid((COLUMNS, ROWS, FRAMES), affine())
 
@@ -53,7 +53,7 @@ def test_masks_find_their_volume_by_stem_or_series() -> None:
     headers = {file: header(series=uid) for file, uid in series.items()}
     masks = [PurePosixPath(m) for m in ("1.2.3.nii.gz", "1.nii.gz", "q/1.nii", "IM0.nii.gz", "zzz.nii.gz")]
     found = Found()
-    matched = find_masks(Path("m"), masks, headers, [], CaseKey(b"k"), found)
+    matched = find_masks(Path("m"), masks, volumes(headers), [], CaseKey(b"k"), found)
     assert {str(v): [str(m) for m in own.files] for v, own in matched.items()} == {
         "p/1.dcm": ["m/1.2.3.nii.gz"],
         "q/1.dcm": ["m/q/1.nii"],
@@ -88,7 +88,7 @@ def test_pictures_find_their_volume_and_slice() -> None:
     unfit = ["a-3.png", "b_3.png", "c_3.png", "a/mask.png", "a_1/b.png", "p/c/q_.png", "a/a_1_3.png"]
     found = Found()
     masks = [PurePosixPath(m) for m in (*fitting, *unfit)]
-    matched = find_masks(Path("m"), masks, headers, [], CaseKey(b"k"), found)
+    matched = find_masks(Path("m"), masks, volumes(headers), [], CaseKey(b"k"), found)
     pictures = {path: (str(v), n) for v, own in matched.items() for n, path in own.pictures}
     pictures |= {path: (str(v), None) for v, own in matched.items() for path in own.files}
     assert pictures == {Path("m") / name: value for name, value in fitting.items()}
