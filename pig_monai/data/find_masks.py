@@ -118,7 +118,7 @@ def _meant_by(folder: Path, mask: PurePosixPath) -> set[str]:
     if not has_suffix(mask, (*NIFTI_SUFFIXES, *NRRD_SUFFIXES, *PICTURE_SUFFIXES)):
         with suppress(UnusableError):
             references = read_references(folder / mask)
-            called |= references.series | references.instances
+            called |= references.instances or references.series
     return called
 
 

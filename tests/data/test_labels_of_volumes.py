@@ -69,6 +69,11 @@ def test_a_segmentation_finds_its_stack_among_the_slices_of_a_series(
     for name, stack, mask in (("a", left, truth(4)), ("b", right, truth(4)[:, ::-1]), ("c", gap, truth(4))):
         save_all(stack, tmp_path / "dicom" / name)
         seg = segmentation([stack[place] for place in order], np.ascontiguousarray(mask[order]), kind)
+        references = seg.ReferencedSeriesSequence[0]
+        first = stack[0].SOPInstanceUID  # of its empty slice, which other writers leave out
+        references.ReferencedInstanceSequence = [
+            one for one in references.ReferencedInstanceSequence if one.ReferencedSOPInstanceUID != first
+        ]
         save_segmentation(seg, masks / f"mask of {name}")
     entries = prepare(tmp_path, tmp_path / "out", masks=masks)
     assert sorted((e["view"], e["slice"]) for e in entries) == [
@@ -81,6 +86,21 @@ def test_a_segmentation_finds_its_stack_among_the_slices_of_a_series(
         "its frames lie unevenly, 1.5 to 3 mm apart: some may be missing"  # and nothing on its segmentation
     ]
     assert_nobody_is_named(tmp_path / "out", [*IDENTITIES, series, "mask of"])
+
+
+def test_a_segmentation_of_an_unusable_stack_labels_no_other_of_its_series(tmp_path: Path) -> None:
+    whole = slices(pixels())
+    gap = slices(pixels(frames=5), series=whole[0].SeriesInstanceUID, ImageLaterality="R")
+    del gap[4], gap[2]
+    save_all(whole, tmp_path / "dicom/a")
+    save_all(gap, tmp_path / "dicom/b")
+    save_segmentation(segmentation(gap, truth(5)[[0, 1, 3]]), tmp_path / "masks/b.dcm")  # it would fit the grid
+    entries = prepare(tmp_path, tmp_path / "out", masks=tmp_path / "masks", unlabeled=True)
+    assert {entry["view"] for entry in entries} == {"lmlo"}
+    assert not [entry for entry in entries if "label" in entry]
+    assert [row[1] for row in rows(tmp_path / "out")] == [
+        "its frames lie unevenly, 1.5 to 3 mm apart: some may be missing"
+    ]
 
 
 def test_a_segmentation_in_another_frame_of_reference_than_the_slices_is_refused(tmp_path: Path) -> None:
