@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
+import functools
 import inspect
 import sys
 from collections.abc import Callable, Sequence
@@ -44,6 +46,35 @@ def as_bool(value: Any, name: str) -> bool:
     if str(value).lower() in words:
         return words[str(value).lower()]
     raise PigError(f"{name} is {value!r}", "give true or false")
+
+
+def with_options(options: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options that it shares with others; it gets them as one argument, ``options``.
+
+    Its signature, which says what flags there are, and its docstring, which is the ``--help``, come to name them.
+
+    Args:
+        options: a dataclass of options with defaults, whose docstring ends with the list of them; the list takes
+            the place of the last line of the command's own, which is about ``options``.
+    """
+    shared = dataclasses.fields(options)
+    names = {field.name for field in shared}
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def wrapped(**given: Any) -> None:
+            picked = {name: value for name, value in given.items() if name in names}
+            rest = {name: value for name, value in given.items() if name not in names}
+            command(**rest, options=options(**picked))
+
+        own = [p for p in inspect.signature(command).parameters.values() if p.name != "options"]
+        more = [inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default) for f in shared]
+        wrapped.__signature__ = inspect.Signature([*own, *more])  # type: ignore[attr-defined]
+        arguments = str(inspect.getdoc(options)).partition("Args:\n")[2]
+        wrapped.__doc__ = str(inspect.getdoc(command)).partition("    options: ")[0] + arguments
+        return wrapped
+
+    return decorate
 
 
 def run_command(command: Callable[..., None], argv: Sequence[str] | None = None) -> None:

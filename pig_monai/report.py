@@ -13,7 +13,7 @@ from PIL import Image
 from scipy import ndimage
 
 from pig_monai.cli import run_command
-from pig_monai.data.folder import read_datalist, read_label, read_slice
+from pig_monai.data.folder import has_lesion, read_datalist, read_label, read_slice
 from pig_monai.data.transforms import load_slices
 from pig_monai.errors import PigError
 from pig_monai.files import read_json, write_text
@@ -80,7 +80,7 @@ def _meta(path: Path) -> dict[str, Any]:
 
 def _training_slices(folder: Path, size: int) -> list[Pair]:
     load = load_slices(size)
-    entries = [e for e in read_datalist(folder)["training"] if "label" in e]
+    entries = [e for e in read_datalist(folder)["training"] if has_lesion(e)]
     items: list[Any] = [load({key: str(folder / e[key]) for key in ("image", "label")}) for e in entries]
     return [(item["image"][0].numpy(), item["label"][0].numpy() > 0.5) for item in items]
 

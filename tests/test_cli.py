@@ -1,10 +1,12 @@
+import inspect
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import pytest
 
 from pig_monai.bundle import check_command_line, check_numbers, check_whole, config_files
-from pig_monai.cli import as_bool, check_flags, run_command
+from pig_monai.cli import as_bool, check_flags, run_command, with_options
 from pig_monai.errors import PigError, find_user_error
 from tests.conftest import ROOT
 
@@ -36,6 +38,47 @@ def test_a_missing_flag_is_named():
 def test_flags_arrive():
     assert run("--output", "x", "--size=64").stdout == "ran x 64\n"
     assert "Do it." in run("--help").stderr + run("--help").stdout
+
+
+def test_shared_options_become_flags_of_a_command():
+    @dataclass(frozen=True)
+    class Shared:
+        """Shared.
+
+        Args:
+            size: side in pixels.
+            seed: of the noise.
+        """
+
+        size: int = 512
+        seed: int = 0
+
+    seen = []
+
+    @with_options(Shared)
+    def command(*, output: str, name: str = "n", options: Shared) -> None:
+        """Do it.
+
+        Args:
+            output: a folder.
+            name: its name.
+            options: the shared ones.
+        """
+        seen.append((output, name, options))
+
+    assert list(inspect.signature(command).parameters) == ["output", "name", "size", "seed"]
+    assert inspect.signature(command).parameters["size"].default == 512
+    assert inspect.getdoc(command).splitlines()[2:] == [
+        "Args:",
+        "    output: a folder.",
+        "    name: its name.",
+        "    size: side in pixels.",
+        "    seed: of the noise.",
+    ]
+    run_command(command, ["--output", "x", "--seed=3"])
+    assert seen == [("x", "n", Shared(512, 3))]
+    with pytest.raises(TypeError):
+        command(output="x", sizes=3)
 
 
 def test_a_wrapped_error_is_found():

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
+from pig_monai.data.boxes import Box
 from pig_monai.data.volume import UnusableError
 from pig_monai.errors import PigError
 from pig_monai.files import sha256
@@ -22,8 +23,10 @@ class Case:
 
     Args:
         kind: ``"dicom"`` or ``"image"``: which reader opens ``source``.
-        source: the file.
+        source: the file; the first, where a volume has one file per slice.
         masks: its mask files.
+        pictures: (number, file) for masks of single slices.
+        boxes: around its lesions; a case with masks has none.
         patient: the raw patient id; it stays in memory.
         hash: the case hash of the patient.
         volume: keyed hash of what tells this volume from the patient's others.
@@ -32,6 +35,7 @@ class Case:
         laterality: ``"L"``, ``"R"`` or None, as the source says.
         origin: ``"real"`` or ``"phantom"``.
         stem: what its files' names begin with; unique in the dataset.
+        slices: the files of a volume with one file per slice, in geometric order; else empty.
     """
 
     kind: str
@@ -45,6 +49,9 @@ class Case:
     laterality: str | None = None
     origin: str = "real"
     stem: str = ""
+    pictures: tuple[tuple[int, Path], ...] = ()
+    boxes: tuple[Box, ...] = ()
+    slices: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -146,6 +153,11 @@ def list_files(folder: Path, flag: str, without: Sequence[Path] = ()) -> list[Pu
         if path.is_file() and not hidden and not any(path.is_relative_to(other) for other in inside):
             files.append(PurePosixPath(inner.as_posix()))
     return sorted(files)
+
+
+def ends_in(path: PurePosixPath, end: PurePosixPath) -> bool:
+    """Whether the last parts of ``path`` are those of ``end``."""
+    return path.parts[-len(end.parts) :] == end.parts
 
 
 def digest_files(paths: Sequence[Path]) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 
 from PIL import Image
 
-from pig_monai.data.folder import Entry, read_label, read_slice
+from pig_monai.data.folder import Entry, has_lesion, read_label, read_slice
+from pig_monai.data.orientation import CHEST_WALL
 from pig_monai.files import write_json, write_text
 from pig_monai.html import facts, page, paragraph, picture, table
 from pig_monai.pictures import contact_sheet
@@ -57,30 +58,45 @@ def summarise(
         "converted": len(records),
         "slices": len(entries),
         "patients": len({entry["patient"] for entry in entries}),
+        "contents": _counts(content(entry) for entry in entries),
         "skipped": list(skipped),
         "folds": _folds(records, entries),
         "views": _counts(entry["view"] for entry in entries),
         "lateralities": _counts(entry["laterality"] for entry in entries),
         "origins": _counts(entry["origin"] for entry in entries),
         "spacing_mm": [statistics.median(s[axis] for s in spacings) for axis in (0, 1)] if spacings else None,
-        "lesion_area": _quartiles([record["lesion_area"] for record in records]),
+        "lesion_area": _quartiles([record["lesion_area"] for record in records if record["lesion_area"]]),
         "chest_wall_right": sum("right" in record["chest_wall"] for record in records),
         "laterality_disagrees": sum(_disagrees(record) for record in records),
-        "warnings": [*warnings, *_unknown_geometry(records, entries)],
+        "rotated": sum(record.get("rotated", False) for record in records),
+        "warnings": [*warnings, *_unknown_geometry(records, entries), *_boxes(entries), *_remarks(records)],
     }
+
+
+def content(entry: Entry) -> str:
+    """Return ``"lesion"``, ``"lesion_free"`` or ``"unlabelled"``."""
+    return "lesion" if has_lesion(entry) else "lesion_free" if "label" in entry else "unlabelled"
 
 
 def _folds(records: Sequence[Mapping[str, Any]], entries: Sequence[Entry]) -> list[dict[str, Any]]:
     areas: dict[str, float] = {}
     for record in records:
-        areas[record["case"]] = max(areas.get(record["case"], 0.0), record["lesion_area"])
+        if record["lesion_area"]:
+            areas[record["case"]] = max(areas.get(record["case"], 0.0), record["lesion_area"])
     rows = []
     for fold in sorted({entry["fold"] for entry in entries}):
         own = [entry for entry in entries if entry["fold"] == fold]
         patients = sorted({entry["patient"] for entry in own})
-        area = statistics.median(areas[patient] for patient in patients)
-        row = {"fold": fold, "patients": len(patients), "slices": len(own), "median_lesion_area": round(area, 3)}
-        rows.append(row)
+        known = [areas[patient] for patient in patients if patient in areas]
+        rows.append(
+            {
+                "fold": fold,
+                "patients": len(patients),
+                "with_lesion": len(known),
+                "slices": len(own),
+                "median_lesion_area": round(statistics.median(known), 3) if known else None,
+            }
+        )
     return rows
 
 
@@ -98,7 +114,7 @@ def _quartiles(values: Sequence[float]) -> dict[str, float]:
 
 def _disagrees(record: Mapping[str, Any]) -> bool:
     """Whether the pixels show the other breast than the source says: left breasts have the chest wall left."""
-    expected = {"L": "left", "R": "right"}.get(record["laterality"])
+    expected = CHEST_WALL.get(record["laterality"])
     return expected is not None and expected not in record["chest_wall"]
 
 
@@ -113,11 +129,22 @@ def _unknown_geometry(records: Sequence[Mapping[str, Any]], entries: Sequence[En
     return warnings
 
 
+def _boxes(entries: Sequence[Entry]) -> list[str]:
+    boxes = sum(entry.get("label_kind") == "box" for entry in entries)
+    return [f"{boxes} slices are labelled by ellipses in boxes, not by contours"] if boxes else []
+
+
+def _remarks(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say how volumes were read where that was a choice; records of earlier versions have no remarks."""
+    counts = Counter(remark for record in records for remark in record.get("remarks", []))
+    return [f"in {count} cases {remark}" for remark, count in sorted(counts.items())]
+
+
 def _sheet(dataset_dir: Path, entries: Sequence[Entry]) -> Image.Image:
     count = min(SHOWN, len(entries))
     shown = [entries[number * len(entries) // count] for number in range(count)]
     slices = [read_slice(dataset_dir / entry["image"]) for entry in shown]
-    masks = [read_label(dataset_dir / entry["label"]) for entry in shown]
+    masks = [read_label(dataset_dir / entry["label"]) if "label" in entry else None for entry in shown]
     scale = min(1.0, 256 / slices[0].shape[0]) if slices else 1.0
     return contact_sheet(slices, masks, columns=6, scale=scale)
 
@@ -127,6 +154,7 @@ def _page(name: str, report: Mapping[str, Any], sheet: Image.Image) -> str:
     overview = {
         "converted cases": report["converted"],
         "slices": report["slices"],
+        "what they hold": _listed(report["contents"]),
         "patients": report["patients"],
         "skipped": len(report["skipped"]),
         "views": _listed(report["views"]),
@@ -138,6 +166,7 @@ def _page(name: str, report: Mapping[str, Any], sheet: Image.Image) -> str:
         "largest lesion area of a case": _listed(report["lesion_area"]),
         "cases with the chest wall on the right": report["chest_wall_right"],
         "cases that show the other side than their header says": report["laterality_disagrees"],
+        "cases turned by 180° for their boxes": report["rotated"],
     }
     folds = [list(row.values()) for row in report["folds"]]
     skipped = [list(row.values()) for row in report["skipped"]]
@@ -145,7 +174,7 @@ def _page(name: str, report: Mapping[str, Any], sheet: Image.Image) -> str:
         facts(overview),
         *(paragraph(f"Warning: {warning}.", "notice") for warning in report["warnings"]),
         "<h2>Folds</h2>",
-        table(["fold", "patients", "slices", "median lesion area"], folds),
+        table(["fold", "patients", "with a lesion", "slices", "median lesion area"], folds),
         "<h2>Slices</h2>",
         picture(sheet, "Slices from all over the dataset; outlines enclose the masks."),
         "<h2>Skipped</h2>",

@@ -9,7 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from pig_monai.data.cases import Case, Found, Skipped, digest_files, list_files, parse_laterality, parse_view
+from pig_monai.data.cases import (
+    Case,
+    Found,
+    Skipped,
+    digest_files,
+    ends_in,
+    list_files,
+    parse_laterality,
+    parse_view,
+)
 from pig_monai.data.images import IMAGE_SUFFIXES, has_suffix, stem
 from pig_monai.data.keys import CaseKey
 from pig_monai.data.masks import match_masks
@@ -60,7 +69,7 @@ class Index:
             (path, row)
             for form in (image, image.with_name(stem(image)))
             for path, row in self.rows.get(form.name, [])
-            if _ends_in(path, form) or _ends_in(form, path)
+            if ends_in(path, form) or ends_in(form, path)
         ]
         exact = [(path, row) for path, row in fitting if path == image]
         if len(exact or fitting) != 1:
@@ -70,10 +79,6 @@ class Index:
         return Owner((row.get("patient") or "").strip() or None, view, laterality)
 
 
-def _ends_in(path: PurePosixPath, end: PurePosixPath) -> bool:
-    return path.parts[-len(end.parts) :] == end.parts
-
-
 def find_images(
     images: Path,
     masks: Path,
@@ -81,8 +86,9 @@ def find_images(
     dataset_dir: Path,
     patient_regex: str | None = None,
     index: Path | None = None,
+    unlabeled: bool = False,
 ) -> Found:
-    """Find the images that have a mask.
+    """Find the images, and the masks of each.
 
     Args:
         images: folder of images, searched with its subfolders.
@@ -91,6 +97,7 @@ def find_images(
         dataset_dir: left out of the search.
         patient_regex: its group 1 is the patient; searched in an image's name, then in its path inside ``images``.
         index: CSV file, see `Index`.
+        unlabeled: whether images without a mask are taken.
 
     Raises:
         PigError: the folders, the regex or the index cannot be used, or no mask fits an image.
@@ -103,7 +110,7 @@ def find_images(
     mask_files = list_files(masks, "masks", without=[images, dataset_dir])
     readable = _only_images(images, image_files, key, found)
     matched, unmatched = match_masks(readable, _only_images(masks, mask_files, key, found))
-    if not matched:
+    if not matched and not unlabeled:
         raise PigError(
             f"no mask in {masks} fits an image in {images}",
             "name each mask like its image, or its image's name followed by _, - or .",
@@ -117,6 +124,8 @@ def find_images(
     for image in readable:
         own = [masks / mask for mask in matched.get(image, [])]
         try:
+            if not own and not unlabeled:
+                raise UnusableError("it has no mask", "give it a mask with the image's stem, or leave it out")
             found.cases.append(_case(images, image, own, owners, key))
         except UnusableError as why:
             found.skipped.append(Skipped(key.hash("file", str(image)), images / image, why))
@@ -181,8 +190,6 @@ def _compile(patient_regex: str) -> re.Pattern[str]:
 
 def _case(images: Path, image: PurePosixPath, masks: list[Path], owners: _Owners, key: CaseKey) -> Case:
     owner = owners(image)
-    if not masks:
-        raise UnusableError("it has no mask", "give it a mask with the image's stem, or leave it out")
     patient = str(owner.patient)
     return Case(
         kind="image",

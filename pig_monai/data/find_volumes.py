@@ -2,77 +2,142 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
 from pig_monai.data.cases import Case, Found, Skipped, digest_files, list_files, parse_view
-from pig_monai.data.dicom import Header, read_header
-from pig_monai.data.images import NIFTI_SUFFIXES, has_suffix, stem
+from pig_monai.data.dicom import Header, VolumeFiles, group_files, read_header
+from pig_monai.data.find_boxes import BoxFiles, OwnBoxes, find_boxes
+from pig_monai.data.find_masks import OwnMasks, find_masks, split_masks
+from pig_monai.data.images import stem
 from pig_monai.data.keys import CaseKey
 from pig_monai.data.volume import UnusableError
 from pig_monai.errors import PigError
 
 
-def find_volumes(folder: Path, masks: Path, key: CaseKey, dataset_dir: Path) -> Found:
-    """Find the volumes that have a mask.
+@dataclass(frozen=True)
+class LabelFiles:
+    """Where the volumes' labels come from.
 
-    A volume's mask is a NIfTI file whose stem is the volume's SeriesInstanceUID or the stem of its DICOM file;
-    where several volumes fit, the one in the mask's own folder wins. Several masks of a volume are merged.
+    Args:
+        masks: folder of masks, searched with its subfolders; may be that of the volumes.
+        boxes: CSV files of boxes; a volume that has a mask, too, keeps to its mask.
+        unlabeled: whether volumes with neither are taken.
+    """
+
+    masks: Path | None = None
+    boxes: BoxFiles | None = None
+    unlabeled: bool = False
+
+
+def find_volumes(
+    folder: Path, labels: LabelFiles, key: CaseKey, dataset_dir: Path, mammograms: bool = False
+) -> Found:
+    """Find the volumes, and the masks or boxes of each; see `find_masks` and `find_boxes`.
 
     Args:
         folder: DICOM files, searched with its subfolders; what is no volume is skipped.
-        masks: folder of masks, searched likewise; may be the same folder.
+        labels: where masks and boxes are.
         key: hashes the ids.
         dataset_dir: left out of the search.
+        mammograms: use 2-D mammograms, each a volume of one frame.
 
     Raises:
-        PigError: the folders cannot be used, no volume is found, or no mask fits one.
+        PigError: the folders cannot be used, no volume is found, or no mask or box fits one.
     """
     found = Found()
-    files, mask_files = _split_files(folder, masks, dataset_dir, key, found)
+    files, mask_files = _split_files(folder, labels.masks, dataset_dir, key, found)
+    if labels.boxes:  # they may lie among the volumes
+        tables = [path.resolve() for path in (labels.boxes.boxes, labels.boxes.file_paths) if path]
+        files = [file for file in files if (folder / file).resolve() not in tables]
     headers = _read_headers(folder, files, key, found)
-    if not headers:
-        raise PigError(f"no Breast Tomosynthesis volume in {folder}", "give a folder with DICOM volumes")
-    matched, unmatched = match_volume_masks({file: header.series for file, header in headers.items()}, mask_files)
-    if not matched:
-        raise PigError(
-            f"no mask in {masks} fits a volume in {folder}",
-            "name each mask (.nii.gz) like its DICOM file or its SeriesInstanceUID",
-        )
-    refused = {stem(file) for file in files if file not in headers}  # their own rows say why
-    for mask in (mask for mask in unmatched if stem(mask) not in refused):
-        why = UnusableError(
-            "the mask fits no volume, or several", "name it like its DICOM file or its SeriesInstanceUID"
-        )
-        found.skipped.append(Skipped(key.hash("file", str(mask)), masks / mask, why))
-    for file, header in headers.items():
-        own = [masks / mask for mask in matched.get(file, [])]
+    stacks, refused = group_files(headers, mammograms)
+    for file, header, why in refused:
+        found.skipped.append(_skipped(folder / file, header, why, key))
+    if not stacks:
+        raise _no_volume(folder, found)
+    volumes = {_name(volume, folder): volume for volume in stacks}
+    told = _told(files, headers, stacks, [(file, header) for file, header, _ in refused])
+    masks = find_masks(labels.masks, mask_files, volumes, told, key, found) if labels.masks else {}
+    boxes = find_boxes(labels.boxes, folder, volumes, key, found) if labels.boxes else {}
+    if not masks and not boxes and not labels.unlabeled:
+        raise _nothing_fits(folder, labels)
+    if masks.keys() & boxes.keys():
+        found.warnings.append(f"{len(masks.keys() & boxes.keys())} volumes have masks and boxes: the masks count")
+    for name, volume in volumes.items():
+        own_boxes = None if name in masks else boxes.get(name)
         try:
-            found.cases.append(_case(folder / file, header, own, key))
+            if name not in masks and own_boxes is None and not labels.unlabeled:
+                raise UnusableError("it has no mask", "give it a mask with the stem of its file, or leave it out")
+            found.cases.append(_case(folder, volume, masks.get(name, OwnMasks()), own_boxes, key))
         except UnusableError as why:
-            case, view = key.hash("patient", header.patient), parse_view(header.view, header.laterality)[0]
-            found.skipped.append(Skipped(case, folder / file, why, view))
+            found.skipped.append(_skipped(folder / volume.files[0], volume.header, why, key))
     return found
 
 
+def _name(volume: VolumeFiles, folder: Path) -> PurePosixPath:
+    """Return a volume's path for its mask's name; slices in ``folder`` itself are called after that."""
+    return volume.name if volume.name.name else PurePosixPath("..", folder.resolve().name)
+
+
+def _told(
+    files: Sequence[PurePosixPath],
+    headers: Mapping[PurePosixPath, Header],
+    volumes: Sequence[VolumeFiles],
+    refused: Sequence[tuple[PurePosixPath, Header]],
+) -> set[str]:
+    """Return what a mask may call that has a row of its own already."""
+    told = {stem(file) for file in files if file not in headers}
+    told |= {name for file, header in refused for name in (stem(file), file.parent.name, header.series)}
+    used = {instance for volume in volumes for instance in volume.instances}
+    return told | {header.instance for header in headers.values()} - used
+
+
+def _skipped(path: Path, header: Header, why: UnusableError, key: CaseKey) -> Skipped:
+    view = parse_view(header.view, header.laterality)[0]
+    return Skipped(key.hash("patient", header.patient), path, why, view)
+
+
+def _no_volume(folder: Path, found: Found) -> PigError:
+    """Return the error of a folder without volumes, with the reason of most of its files."""
+    what, remedy = f"no Breast Tomosynthesis volume in {folder}", "give a folder with DICOM volumes"
+    if found.skipped:
+        reasons = Counter((row.why.reason, row.why.remedy) for row in found.skipped)
+        (reason, remedy), count = reasons.most_common(1)[0]
+        what += f": {count} of {len(found.skipped)} files skipped because: {reason}"
+    return PigError(what, remedy)
+
+
+def _nothing_fits(folder: Path, labels: LabelFiles) -> PigError:
+    if labels.masks:
+        return PigError(
+            f"no mask in {labels.masks} fits a volume in {folder}",
+            "name each mask like its DICOM file (its folder, for one file per slice) or its SeriesInstanceUID",
+        )
+    given = labels.boxes.boxes if labels.boxes else None
+    return PigError(f"no box in {given} fits a volume in {folder}", "check that they are of the same set")
+
+
 def _split_files(
-    folder: Path, masks: Path, dataset_dir: Path, key: CaseKey, found: Found
+    folder: Path, masks: Path | None, dataset_dir: Path, key: CaseKey, found: Found
 ) -> tuple[list[PurePosixPath], list[PurePosixPath]]:
-    """Return the files that may be DICOM, and the masks."""
+    """Return the files that may be volumes, and the masks."""
+    if masks is None:
+        return list_files(folder, "input", without=[dataset_dir]), []
     if folder.resolve() == masks.resolve():
-        both = list_files(folder, "input", without=[dataset_dir])
-        nifti = [file for file in both if has_suffix(file, NIFTI_SUFFIXES)]
-        return [file for file in both if file not in set(nifti)], nifti
-    mask_files = list_files(masks, "masks", without=[folder, dataset_dir])
-    for file in mask_files:
-        if not has_suffix(file, NIFTI_SUFFIXES):
-            why = UnusableError("not a NIfTI mask", "save it as .nii.gz on the volume's grid")
-            found.skipped.append(Skipped(key.hash("file", str(file)), masks / file, why))
-    nifti = [file for file in mask_files if has_suffix(file, NIFTI_SUFFIXES)]
-    return list_files(folder, "input", without=[masks, dataset_dir]), nifti
+        own, others = split_masks(folder, list_files(folder, "input", without=[dataset_dir]))
+        return others, own
+    own, others = split_masks(masks, list_files(masks, "masks", without=[folder, dataset_dir]))
+    for file in others:
+        why = UnusableError(
+            "not a mask", "masks are NIfTI (.nii.gz), NRRD, DICOM segmentations, or pictures of slices"
+        )
+        found.skipped.append(Skipped(key.hash("file", str(file)), masks / file, why))
+    return list_files(folder, "input", without=[masks, dataset_dir]), own
 
 
 def _read_headers(
@@ -88,7 +153,8 @@ def _read_headers(
             if header.unsupported:
                 raise header.unsupported
             if header.instance in seen:
-                raise UnusableError("a copy of a volume that was read already", "leave one of them out")
+                what = "volume" if header.plane is None else "slice"
+                raise UnusableError(f"a copy of a {what} that was read already", "leave one of them out")
         except UnusableError as why:
             found.skipped.append(Skipped(case, folder / file, why))
             continue
@@ -97,50 +163,32 @@ def _read_headers(
     return headers
 
 
-def match_volume_masks(
-    series: Mapping[PurePosixPath, str], masks: Sequence[PurePosixPath]
-) -> tuple[dict[PurePosixPath, list[PurePosixPath]], list[PurePosixPath]]:
-    """Find each mask's volume by name.
-
-    Args:
-        series: DICOM file → SeriesInstanceUID.
-        masks: mask files; both are relative to their folders.
-
-    Returns:
-        DICOM file → its masks in order, and the masks that fit no volume or several.
-    """
-    volumes: dict[str, list[PurePosixPath]] = defaultdict(list)
-    for file, uid in series.items():
-        for name in {stem(file), file.name, uid}:  # DICOM files often have no suffix, or a number for one
-            volumes[name].append(file)
-    matched: dict[PurePosixPath, list[PurePosixPath]] = defaultdict(list)
-    unmatched = []
-    for mask in masks:
-        candidates = volumes.get(stem(mask), [])
-        if len(candidates) > 1:
-            candidates = [file for file in candidates if file.parent == mask.parent]
-        if len(candidates) == 1:
-            matched[candidates[0]].append(mask)
-        else:
-            unmatched.append(mask)
-    return dict(matched), unmatched
-
-
-def _case(path: Path, header: Header, masks: list[Path], key: CaseKey) -> Case:
-    if not masks:
-        raise UnusableError("it has no mask", "give it a mask with the stem of its file, or leave it out")
-    view, laterality = parse_view(header.view, header.laterality)
+def _case(folder: Path, volume: VolumeFiles, masks: OwnMasks, boxes: OwnBoxes | None, key: CaseKey) -> Case:
+    header = volume.header
+    paths = tuple(folder / file for file in volume.files)
+    if boxes is None:
+        view, laterality = parse_view(header.view, header.laterality)
+    else:
+        view, laterality = parse_view(boxes.view, None)
     # the mask may be mended, the volume never changes under its UID: its size stands for its bytes
-    content = ":".join([header.instance, str(path.stat().st_size), digest_files(masks)])
+    content = [f"{uid}:{path.stat().st_size}" for path, uid in zip(paths, volume.instances, strict=True)]
+    content.append(digest_files(masks.files))
+    if masks.pictures:
+        content += [str([number for number, _ in masks.pictures]), digest_files([f for _, f in masks.pictures])]
+    if boxes:
+        content += [boxes.view, str(boxes.boxes)]
     return Case(
         kind="dicom",
-        source=path,
-        masks=tuple(masks),
+        source=paths[0],
+        masks=tuple(masks.files),
         patient=header.patient,
         hash=key.hash("patient", header.patient),
-        volume=key.hash("volume", header.instance),
-        content=key.hash("content", content),
+        volume=key.hash("volume", volume.identity),
+        content=key.hash("content", ":".join(content)),
         view=view,
         laterality=laterality,
         origin=header.origin,
+        pictures=tuple(masks.pictures),
+        boxes=boxes.boxes.boxes if boxes else (),
+        slices=paths if len(paths) > 1 else (),
     )

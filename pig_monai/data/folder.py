@@ -21,6 +21,7 @@ from pig_monai.files import atomic_path, read_json, sha256, write_json
 
 DATALIST = "datalist.json"
 ORIGINS = ("real", "phantom", "synthetic")
+LABEL_KINDS = ("contour", "box")
 LEVELS = 65535
 
 Entry = dict[str, Any]
@@ -95,16 +96,34 @@ _ENTRY_KEYS = {
     "slice": (False, lambda v: _is_whole(v, 0), "a whole number from 0 on"),
     "spacing": (False, _is_spacing, "two positive numbers in mm, or null"),
     "origin": (False, lambda v: v in ORIGINS, f"one of {', '.join(ORIGINS)}"),
+    "label_kind": (
+        False,
+        lambda v: v in LABEL_KINDS,
+        f"one of {', '.join(LABEL_KINDS)}, or left out for contours",
+    ),
+    "rotated": (False, lambda v: isinstance(v, bool), "true for a slice turned by 180° first, or left out"),
+    "lesion": (False, lambda v: isinstance(v, bool), "false for a label without a lesion, or left out"),
 }
 
 
-def training_entries(dataset_dir: str | Path, fold: int, labelled_only: bool = True) -> list[Entry]:
-    """Return the entries to train on when ``fold`` is held out.
+def has_lesion(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry is a labelled slice with a lesion: not a lesion-free one, not one that nobody labelled.
+
+    This is the rule for what the diffusion trainings learn from; it does not open the label.
+    """
+    return "label" in entry and entry.get("lesion", True)
+
+
+def training_entries(
+    dataset_dir: str | Path, fold: int, labelled_only: bool = True, lesion_free: bool = False
+) -> list[Entry]:
+    """Return the entries to train on when ``fold`` is held out: by default those of `has_lesion`.
 
     Args:
         dataset_dir: the dataset folder.
         fold: held out; −1 holds nothing out. Entries whose own fold is −1 are always among the result.
         labelled_only: leave out entries without a label.
+        lesion_free: take entries whose label is empty, too.
 
     Returns:
         copies of the entries, with absolute paths.
@@ -112,7 +131,7 @@ def training_entries(dataset_dir: str | Path, fold: int, labelled_only: bool = T
     Raises:
         PigError: no entry is left, or no entry has this fold.
     """
-    entries = _absolute_entries(dataset_dir, fold, labelled_only)
+    entries = _absolute_entries(dataset_dir, fold, labelled_only, lesion_free)
     return _some(
         [e for e in entries if fold == -1 or e["fold"] != fold],
         dataset_dir,
@@ -120,15 +139,17 @@ def training_entries(dataset_dir: str | Path, fold: int, labelled_only: bool = T
     )
 
 
-def heldout_entries(dataset_dir: str | Path, fold: int, labelled_only: bool = True) -> list[Entry]:
+def heldout_entries(
+    dataset_dir: str | Path, fold: int, labelled_only: bool = True, lesion_free: bool = False
+) -> list[Entry]:
     """Return the entries that ``fold`` holds out, none for −1; otherwise as `training_entries`."""
     if fold == -1:
         return []
-    entries = _absolute_entries(dataset_dir, fold, labelled_only)
+    entries = _absolute_entries(dataset_dir, fold, labelled_only, lesion_free)
     return _some([e for e in entries if e["fold"] == fold], dataset_dir, f"is held out by fold {fold}")
 
 
-def _absolute_entries(dataset_dir: str | Path, fold: int, labelled_only: bool) -> list[Entry]:
+def _absolute_entries(dataset_dir: str | Path, fold: int, labelled_only: bool, lesion_free: bool) -> list[Entry]:
     root = Path(dataset_dir).resolve()
     entries = read_datalist(dataset_dir)["training"]
     folds = sorted({entry["fold"] for entry in entries} - {-1})
@@ -146,13 +167,13 @@ def _absolute_entries(dataset_dir: str | Path, fold: int, labelled_only: bool) -
     return [
         entry | {key: str(root / entry[key]) for key in ("image", "label") if key in entry}
         for entry in entries
-        if "label" in entry or not labelled_only
+        if has_lesion(entry) or (lesion_free if "label" in entry else not labelled_only)
     ]
 
 
 def _some(entries: list[Entry], dataset_dir: str | Path, role: str) -> list[Entry]:
     if not entries:
-        raise PigError(f"{Path(dataset_dir) / DATALIST}: no entry with a label {role}", "choose another fold")
+        raise PigError(f"{Path(dataset_dir) / DATALIST}: no entry with a lesion {role}", "choose another fold")
     return entries
 
 

@@ -11,20 +11,20 @@ SIZE_CLASSES = 3
 
 
 def assign_folds(
-    lesion_sizes: Mapping[str, float],
+    lesion_sizes: Mapping[str, float | None],
     seed: int,
     existing: Mapping[str, int] | None = None,
     folds: int = FOLDS,
 ) -> dict[str, int]:
     """Deal patients into folds.
 
-    Patients without a lesion form one class, the others three classes by the size of their largest lesion. Each
-    class is put in an order that the seed and the raw patient id decide, and dealt: a patient goes to the fold
-    that has fewest of its class, then fewest patients at all.
+    Patients without a lesion form one class, those whose slices nobody labelled another, the others three classes
+    by the size of their largest lesion. Each class is put in an order that the seed and the raw patient id decide,
+    and dealt: a patient goes to the fold that has fewest of its class, then fewest patients at all.
 
     Args:
         lesion_sizes: raw patient id (before hashing, so that the key has no say) → area of the patient's largest
-            lesion, 0 for none; any unit.
+            lesion, 0 for none, None where nobody labelled the patient's slices; any unit.
         seed: decides the order.
         existing: folds that are kept: patients that were dealt earlier.
         folds: how many.
@@ -46,10 +46,11 @@ def assign_folds(
     return assigned
 
 
-def _size_classes(lesion_sizes: Mapping[str, float]) -> dict[str, int]:
-    with_lesion = sorted((p for p, size in lesion_sizes.items() if size > 0), key=lambda p: (lesion_sizes[p], p))
-    classes = {p: 1 + rank * SIZE_CLASSES // len(with_lesion) for rank, p in enumerate(with_lesion)}
-    return {p: classes.get(p, 0) for p in lesion_sizes}
+def _size_classes(lesion_sizes: Mapping[str, float | None]) -> dict[str, int]:
+    with_lesion = sorted((size, patient) for patient, size in lesion_sizes.items() if size)
+    classes = {p: 1 + rank * SIZE_CLASSES // len(with_lesion) for rank, (_, p) in enumerate(with_lesion)}
+    others = {p: 0 if size == 0 else 1 + SIZE_CLASSES for p, size in lesion_sizes.items()}
+    return others | classes
 
 
 def _shuffled(seed: int, patient: str) -> str:

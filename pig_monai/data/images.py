@@ -11,7 +11,8 @@ from PIL import Image
 from pig_monai.data.volume import Grid, UnusableError, Volume
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", *NIFTI_SUFFIXES)
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+IMAGE_SUFFIXES = (*PICTURE_SUFFIXES, *NIFTI_SUFFIXES)
 
 _WHOLE_MODES = ("L", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
@@ -22,8 +23,11 @@ def has_suffix(path: PurePath, suffixes: tuple[str, ...]) -> bool:
 
 
 def stem(path: PurePath) -> str:
-    """Return a file's name without its suffix; ``.nii.gz`` is one suffix."""
-    return path.name[: -len(".nii.gz")] if has_suffix(path, (".nii.gz",)) else path.stem
+    """Return a file's name without its suffix; ``.nii.gz`` and ``.seg.nrrd`` (3D Slicer's) are one suffix each."""
+    for double in (".nii.gz", ".seg.nrrd"):
+        if has_suffix(path, (double,)):
+            return path.name[: -len(double)]
+    return path.stem
 
 
 def open_image(path: Path) -> Volume:

@@ -1,20 +1,23 @@
-"""Masks: which file belongs to which volume or image, and how its pixels are read."""
+"""Masks: which file belongs to which image, and how the pixels of a mask are read."""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import nibabel as nib
 import numpy as np
+import SimpleITK as sitk  # noqa: N813 (the name its manual gives it)
 
-from pig_monai.data.images import NIFTI_SUFFIXES, has_suffix, read_image, stem
-from pig_monai.data.volume import Grid, MaskSource, UnusableError
+from pig_monai.data.images import NIFTI_SUFFIXES, PICTURE_SUFFIXES, has_suffix, read_image, stem
+from pig_monai.data.seg import SegmentationMask
+from pig_monai.data.volume import GRID_REMEDY, Grid, MaskSource, UnusableError
 
-_GRID_REMEDY = "save the mask on the grid of what it belongs to: nothing is resampled silently"
+NRRD_SUFFIXES = (".nrrd",)
+
 _TOLERANCE = 0.5  # voxels, at the corner that is farthest off
 
 
@@ -60,13 +63,28 @@ def open_masks(paths: Sequence[Path], grid: Grid, volumetric: bool) -> MaskSourc
     Args:
         paths: at least one file.
         grid: the volume's or image's.
-        volumetric: whether they belong to a volume (NIfTI on its grid) or to an image.
+        volumetric: whether they belong to a volume (NIfTI, NRRD, DICOM segmentation; a picture where the volume
+            has one frame) or to an image.
 
     Raises:
         UnusableError: a mask cannot be read, or its grid is not the volume's.
     """
-    kind = VolumeMask if volumetric else ImageMask
-    return MergedMasks([kind(path, grid) for path in paths])
+    return MergedMasks([_open_volume_mask(path, grid) if volumetric else ImageMask(path, grid) for path in paths])
+
+
+def _open_volume_mask(path: Path, grid: Grid) -> MaskSource:
+    if has_suffix(path, NIFTI_SUFFIXES):
+        return VolumeMask("NIfTI", lambda: _read_nifti(path), grid)
+    if has_suffix(path, NRRD_SUFFIXES):
+        return VolumeMask("NRRD", lambda: _read_nrrd(path), grid)
+    if not has_suffix(path, PICTURE_SUFFIXES):
+        return SegmentationMask(path, grid)
+    if grid.size[2:] != (1,):
+        raise UnusableError(
+            f"the mask is a picture that names none of the volume's {grid.size[2]} slices",
+            "name each picture <stem>_<number>, or <number> in a folder with the stem",
+        )
+    return ImageMask(path, grid)
 
 
 class MergedMasks:
@@ -94,7 +112,7 @@ class ImageMask:
             raise UnusableError(f"mask: {cause.reason}", cause.remedy, cause.detail) from cause
         own = Grid((pixels.shape[0], pixels.shape[1], 1), affine)
         if not same_place(own, grid):
-            raise UnusableError(f"the mask's grid is {own}, the image's {grid}", _GRID_REMEDY)
+            raise UnusableError(f"the mask's grid is {own}, the image's {grid}", GRID_REMEDY)
         self.pixels = pixels > (0.5 if affine is not None else mask_threshold(pixels))  # NIfTI holds labels
 
     def mask(self, index: int) -> np.ndarray:
@@ -117,43 +135,65 @@ def mask_threshold(pixels: np.ndarray) -> float:
 
 
 class VolumeMask:
-    """A NIfTI mask of a volume, matched by geometry and read one slice at a time.
+    """A NIfTI or NRRD mask of a volume, matched by geometry and read one slice at a time.
 
     Flipped or permuted axes are put right. Where the volume has no geometry the shapes must agree.
+
+    Args:
+        format: what the file is, for messages.
+        read: reads it as a NIfTI image.
+        grid: the volume's.
 
     Raises:
         UnusableError: it cannot be read, or its grid is not the volume's.
     """
 
-    def __init__(self, path: Path, grid: Grid) -> None:
+    def __init__(self, format: str, read: Callable[[], Any], grid: Grid) -> None:
+        self.format = format
         try:
-            # one open stream for all slices: gzip is then unpacked once
-            image: Any = nib.load(path, keep_file_open=True)
-            self.image = nib.squeeze_image(image) if image.shape[3:] == (1,) else image
+            self.image = read()
             given = _grid(self.image)
             if grid.affine is not None and len(given.size) == 3 and not same_place(given, grid):
                 turn = nib.io_orientation(np.linalg.inv(grid.affine) @ self.image.affine)
                 self.image = self.image.as_reoriented(turn)
         except Exception as cause:
-            raise _unreadable(cause) from cause
+            raise self._unreadable(cause) from cause
         if not same_place(_grid(self.image), grid):
-            raise UnusableError(f"the mask's grid is {given}, the volume's {grid}", _GRID_REMEDY)
+            raise UnusableError(f"the mask's grid is {given}, the volume's {grid}", GRID_REMEDY)
 
     def mask(self, index: int) -> np.ndarray:
         """Return the mask of frame ``index``: bool (columns, rows)."""
         try:
             return np.asarray(self.image.dataobj[..., index]) > 0.5
         except Exception as cause:
-            raise _unreadable(cause) from cause
+            raise self._unreadable(cause) from cause
+
+    def _unreadable(self, cause: Exception) -> UnusableError:
+        reason = f"the mask cannot be read as {self.format} ({type(cause).__name__})"
+        return UnusableError(reason, "save the mask again", str(cause))
+
+
+def _read_nifti(path: Path) -> Any:
+    # one open stream for all slices: gzip is then unpacked once
+    image: Any = nib.load(path, keep_file_open=True)
+    return nib.squeeze_image(image) if image.shape[3:] == (1,) else image
+
+
+def _read_nrrd(path: Path) -> Any:
+    image = sitk.ReadImage(str(path), imageIO="NrrdImageIO")
+    labels = np.asarray(sitk.GetArrayViewFromImage(image) > 0.5)
+    if image.GetNumberOfComponentsPerPixel() > 1:  # 3D Slicer's layers, for segments that overlap
+        labels = np.asarray(labels.any(axis=-1))
+    affine = np.eye(4)
+    dimensions = image.GetDimension()
+    affine[:dimensions, :dimensions] = np.reshape(image.GetDirection(), (dimensions, -1)) * image.GetSpacing()
+    affine[:dimensions, 3] = image.GetOrigin()
+    # ITK counts to the left and to the back, NIfTI to the right and to the front
+    return nib.Nifti1Image(labels.T.astype(np.uint8), np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine)
 
 
 def _grid(image: Any) -> Grid:
     return Grid(tuple(int(n) for n in image.shape), np.asarray(image.affine, dtype=float))
-
-
-def _unreadable(cause: Exception) -> UnusableError:
-    reason = f"the mask cannot be read as NIfTI ({type(cause).__name__})"
-    return UnusableError(reason, "save the mask again", str(cause))
 
 
 def same_place(one: Grid, other: Grid) -> bool:
@@ -168,8 +208,3 @@ def same_place(one: Grid, other: Grid) -> bool:
     corners = np.array(np.meshgrid(*[(0, n - 1) for n in one.size], [1], indexing="ij")).reshape(4, -1)
     apart = np.linalg.inv(other.affine) @ one.affine @ corners - corners
     return bool(np.abs(apart).max() <= _TOLERANCE)
-
-
-def is_volume_mask(path: Path) -> bool:
-    """Whether a file can be the mask of a volume."""
-    return has_suffix(path, NIFTI_SUFFIXES)

@@ -1,4 +1,4 @@
-"""From cases to a dataset folder: each slice with enough mask is prepared and written; the datalist comes last."""
+"""From cases to a dataset folder: the slices to take are prepared and written; the datalist comes last."""
 
 from __future__ import annotations
 
@@ -17,11 +17,9 @@ from tqdm import tqdm
 
 from pig_monai.data.cases import Case, Found, Skipped, name_cases
 from pig_monai.data.dataset_report import write_report
-from pig_monai.data.dicom import open_dicom
 from pig_monai.data.folder import DATALIST, Entry, write_datalist, write_label, write_slice
 from pig_monai.data.folds import assign_folds
-from pig_monai.data.images import open_image
-from pig_monai.data.masks import open_masks
+from pig_monai.data.open_case import OpenCase, open_case
 from pig_monai.data.records import (
     Record,
     Settings,
@@ -32,8 +30,9 @@ from pig_monai.data.records import (
     write_record,
     writing,
 )
+from pig_monai.data.selection import Selection, lesion_free_slices, lesion_slices, survey, unlabelled_slices
 from pig_monai.data.transforms import prepare_slices
-from pig_monai.data.volume import MaskSource, UnusableError, Volume
+from pig_monai.data.volume import UnusableError, Volume
 from pig_monai.errors import PigError
 from pig_monai.files import read_json
 
@@ -136,44 +135,63 @@ def prepare_case(case: Case, settings: Settings, dataset_dir: Path) -> Record | 
 
 
 def _prepare_slices(case: Case, settings: Settings, dataset_dir: Path, written: list[Path]) -> Record:
-    volume, masks = _open(case)
+    opened = open_case(case, settings.labels)
+    volume = opened.volume
     transforms = prepare_slices(settings.preprocessing)
-    sx, sy = volume.spacing or (1.0, 1.0)
+    wanted, largest = _slices_to_take(opened, settings.selection)
     entries: list[Entry] = []
-    largest = 0.0
     sides = set()
-    for index in range(volume.grid.size[2]):
-        mask = masks.mask(index)
-        area = float(mask.sum()) * sx * sy
-        largest = max(largest, area)
-        if area == 0 or area < settings.min_lesion_area:
-            continue
-        prepared = transforms(_raw_slice(volume, index, mask, settings))
-        label = np.asarray(prepared["label"][0]) > 0
-        if not label.any():  # it lies outside the breast, so the crop removed it
-            continue
+    for index, content in wanted:
+        mask = opened.masks.mask(index) if opened.masks else None
+        raw = _raw_slice(volume, index, mask, settings)
+        if raw is None and content == "lesion":
+            raise UnusableError(f"frame {index} is blank", "check the export")
+        prepared = transforms(raw) if raw else None
+        if prepared is None or (content == "lesion" and not prepared["label"].any()):
+            continue  # blank, or the crop to the breast removed the lesion
         spacing = _spacing(prepared["image"]) if volume.spacing else None
-        entry = _entry(case, index, spacing)
-        written += [dataset_dir / entry["image"], dataset_dir / entry["label"]]
-        write_slice(written[-2], np.asarray(prepared["image"][0]), spacing)
-        write_label(written[-1], label, spacing)
+        entry = _entry(case, index, spacing, _label_keys(case, index, content, opened))
+        written += [dataset_dir / entry[key] for key in ("image", "label") if key in entry]
+        write_slice(dataset_dir / entry["image"], np.asarray(prepared["image"][0]), spacing)
+        if "label" in entry:
+            write_label(dataset_dir / entry["label"], np.asarray(prepared["label"][0]), spacing)
         entries.append(entry)
         sides.add(prepared["chest_wall"])
+    windowed = settings.preprocessing["intensity"]["kind"] == "window"
     if not entries:
-        raise _nothing_to_take(largest, settings.min_lesion_area, "mm²" if volume.spacing else "pixels")
+        raise _nothing_to_take(largest, settings.selection.min_lesion_area, "mm²" if volume.spacing else "pixels")
     return {
         "case": case.hash,
         "volume": case.volume,
         "content": case.content,
-        "lesion_area": round(largest, 6),
+        "lesion_area": None if largest is None else round(largest, 6),
         "chest_wall": sorted(sides),
         "laterality": case.laterality,
         "geometry": volume.grid.affine is not None,
+        "rotated": opened.rotated,
+        "remarks": [*volume.remarks, *(volume.window_remarks() if windowed else ())],
         "entries": entries,
     }
 
 
-def _nothing_to_take(largest: float, least: float, unit: str) -> UnusableError:
+def _slices_to_take(opened: OpenCase, selection: Selection) -> tuple[list[tuple[int, str]], float | None]:
+    """Return (frame, "lesion" | "lesion_free" | "unlabelled") for each, and the largest lesion area of a slice.
+
+    The area is None where nobody labelled the volume.
+    """
+    volume = opened.volume
+    frames = volume.grid.size[2]
+    if opened.masks is None:
+        return [(index, "unlabelled") for index in unlabelled_slices(frames)], None
+    found = survey(opened.masks, frames, volume.spacing or (1.0, 1.0), selection.largest_per_lesion)
+    with_lesion = [(index, "lesion") for index in lesion_slices(found, selection, opened.centres)]
+    without = [(index, "lesion_free") for index in lesion_free_slices(found, selection, opened.also_lesion)]
+    return sorted(with_lesion + without), max(found.areas)
+
+
+def _nothing_to_take(largest: float | None, least: float, unit: str) -> UnusableError:
+    if largest is None:
+        return UnusableError("its slices are blank", "check the export")
     if largest == 0:
         return UnusableError("its mask is empty", "check the mask; only slices with a lesion are taken")
     if largest < least:
@@ -182,22 +200,16 @@ def _nothing_to_take(largest: float, least: float, unit: str) -> UnusableError:
     return UnusableError("its mask lies outside the breast", "check the mask, or give --crop false")
 
 
-def _open(case: Case) -> tuple[Volume, MaskSource]:
-    volume = open_dicom(case.source) if case.kind == "dicom" else open_image(case.source)
-    return volume, open_masks(case.masks, volume.grid, volumetric=case.kind == "dicom")
-
-
-def _raw_slice(volume: Volume, index: int, mask: np.ndarray, settings: Settings) -> dict[str, Any]:
-    """Return frame ``index`` as the transforms take it."""
+def _raw_slice(volume: Volume, index: int, mask: np.ndarray | None, settings: Settings) -> dict[str, Any] | None:
+    """Return frame ``index`` as the transforms take it; None where it is blank."""
     frame = volume.frame(index)
-    if frame.max() <= frame.min():
-        raise UnusableError(f"frame {index} is blank", "check the export")
+    if not np.fmax.reduce(frame, axis=None) > np.fmin.reduce(frame, axis=None):  # NaN, all padding, is blank too
+        return None
     sx, sy = volume.spacing or (1.0, 1.0)
     affine = torch.diag(torch.tensor([-sx, -sy, 1.0, 1.0], dtype=torch.float64))
-    data: dict[str, Any] = {
-        "image": MetaTensor(np.ascontiguousarray(frame)[None], affine=affine),
-        "label": MetaTensor(np.ascontiguousarray(mask, dtype=np.float32)[None], affine=affine),
-    }
+    data: dict[str, Any] = {"image": MetaTensor(np.ascontiguousarray(frame)[None], affine=affine)}
+    if mask is not None:
+        data["label"] = MetaTensor(np.ascontiguousarray(mask, dtype=np.float32)[None], affine=affine)
     if settings.preprocessing["intensity"]["kind"] == "window":
         window = volume.window(index)
         if window is None:
@@ -210,11 +222,28 @@ def _spacing(image: MetaTensor) -> list[float]:
     return [round(float(v), 6) for v in torch.linalg.vector_norm(image.affine[:3, :2], dim=0)]
 
 
-def _entry(case: Case, index: int, spacing: list[float] | None) -> Entry:
-    name = f"{case.stem}_{index:03d}.nii.gz"
+def _file_name(case: Case, index: int) -> str:
+    return f"{case.stem}_{index:03d}.nii.gz"
+
+
+def _label_keys(case: Case, index: int, content: str, opened: OpenCase) -> Entry:
+    """Return what an entry says of its label; what goes without saying (a contour of a lesion) is left out."""
+    if content == "unlabelled":
+        return {}
+    entry: Entry = {"label": f"labels/{_file_name(case, index)}"}
+    if content == "lesion_free":
+        entry["lesion"] = False
+    if opened.label_kind != "contour":
+        entry["label_kind"] = opened.label_kind
+    if opened.rotated:
+        entry["rotated"] = True
+    return entry
+
+
+def _entry(case: Case, index: int, spacing: list[float] | None, label: Entry) -> Entry:
     return {
-        "image": f"images/{name}",
-        "label": f"labels/{name}",
+        "image": f"images/{_file_name(case, index)}",
+        **label,
         "patient": case.hash,
         "view": case.view,
         "laterality": case.laterality,
@@ -232,12 +261,13 @@ def _folds(dataset_dir: Path, cases: Sequence[Case], records: Mapping[str, Recor
         former = read_json(dataset_dir / DATALIST, "give --overwrite true")
         existing = {entry["patient"]: entry["fold"] for entry in former["training"]}
     raw = {case.hash: case.patient for case in cases}
-    sizes: dict[str, float] = {}
+    sizes: dict[str, float | None] = {}
     hashes: dict[str, str] = {}
     for record in records.values():
         # a patient of an earlier run whose files are not at hand keeps its fold and needs no raw id
         patient = str(raw.get(record["case"], record["case"]))
         hashes[patient] = record["case"]
-        sizes[patient] = max(sizes.get(patient, 0.0), record["lesion_area"])
+        known = [area for area in (sizes.get(patient), record["lesion_area"]) if area is not None]
+        sizes[patient] = max(known, default=None)
     kept = {patient: existing[case] for patient, case in hashes.items() if case in existing}
     return {hashes[patient]: fold for patient, fold in assign_folds(sizes, seed, kept).items()}

@@ -14,6 +14,8 @@ from typing import Any
 
 from pig_monai.data.cases import Case
 from pig_monai.data.folder import DATALIST
+from pig_monai.data.open_case import NO_LABEL_OPTIONS
+from pig_monai.data.selection import Selection
 from pig_monai.errors import PigError
 from pig_monai.files import read_json, write_json
 
@@ -35,8 +37,8 @@ class Settings:
         command: what prepares it.
         name: what the dataset is called.
         seed: of the folds.
-        min_lesion_area: a slice is taken when it holds at least this much mask, in mm² (pixels × 1 where the
-            spacing is unknown).
+        selection: which slices are taken.
+        labels: how masks and boxes are read, as `pig_monai.data.open_case.open_case` takes it.
         preprocessing: as `pig_monai.data.transforms.prepare_slices` takes it.
         key: a hash that tells keys apart.
     """
@@ -44,7 +46,8 @@ class Settings:
     command: str
     name: str
     seed: int
-    min_lesion_area: float
+    selection: Selection
+    labels: Mapping[str, Any]
     preprocessing: Mapping[str, Any]
     key: str
 
@@ -60,12 +63,20 @@ def check_folder(dataset_dir: Path, settings: Settings, overwrite: bool) -> None
     path = dataset_dir / _RECORDS / _SETTINGS
     if not path.is_file():
         raise PigError(f"{dataset_dir} exists and was not made by this command", "give another --output")
-    different = list(_differences(read_json(path, _AFRESH), asdict(settings)))
+    different = list(_differences(_as_written_today(read_json(path, _AFRESH), settings), asdict(settings)))
     if different and not overwrite and read_records(dataset_dir):
         raise PigError(
             f"{dataset_dir} was prepared with other settings: {', '.join(different)}",
             "give the same settings, another --output, or --overwrite true to prepare it afresh",
         )
+
+
+def _as_written_today(former: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    """Return former settings with what folders of version 0.1.0 do not say: they knew one way to select."""
+    if "min_lesion_area" in former:
+        former["selection"] = asdict(Selection(min_lesion_area=former.pop("min_lesion_area")))
+        former["labels"] = dict(NO_LABEL_OPTIONS) if settings.labels else {}
+    return former
 
 
 @contextmanager
@@ -107,7 +118,7 @@ def is_done(case: Case, records: Mapping[str, Record], dataset_dir: Path) -> boo
     record = records.get(case.stem)
     if record is None or record["content"] != case.content:
         return False
-    files = [entry[key] for entry in record["entries"] for key in ("image", "label")]
+    files = [entry[key] for entry in record["entries"] for key in ("image", "label") if key in entry]
     return all((dataset_dir / file).is_file() for file in files)
 
 

@@ -15,25 +15,26 @@ from typing import Any
 import numpy as np
 import torch
 from monai.config import KeysCollection
+from monai.config.type_definitions import NdarrayOrTensor
 from monai.transforms import (
     Compose,
-    CropForegroundd,
     EnsureChannelFirstd,
     EnsureTyped,
     Flip,
-    KeepLargestConnectedComponent,
     LoadImage,
     MapTransform,
     Resize,
     ScaleIntensityRange,
     SelectItemsd,
+    SpatialCrop,
     SpatialPad,
     SqueezeDimd,
-    Transform,
 )
-from monai.utils import ensure_tuple_rep
+from monai.utils import convert_to_dst_type, ensure_tuple_rep
 from skimage.measure import label as connected_components
 
+from pig_monai.data.breast import FindBreastd
+from pig_monai.data.volume import DisplayCurve
 from pig_monai.errors import PigError
 
 # MONAI's image loading looks for an optional GPU decoder and says twice that it is not there; slices are NIfTI.
@@ -43,72 +44,7 @@ warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
 BACKGROUND = -1.0
 """The value of everything outside the breast in a prepared slice."""
 
-BREAST_FRACTION = 0.05
-"""A pixel belongs to the breast when it is brighter than this fraction of the slice's range (see below)."""
-
 IMAGE_KEYS = ("image", "label")
-
-
-def breast_threshold(image: torch.Tensor) -> float:
-    """Return the value above which a pixel counts as breast.
-
-    The background is the darkest thing in a slice and nearly constant, so a small fraction of the way from the
-    1st to the 99th percentile clears exact zeros, JPEG ringing and detector noise alike, whatever the bit depth.
-
-    Args:
-        image: (1, W, H), any unit.
-    """
-    dark, bright = (float(v) for v in np.percentile(np.asarray(image), [1, 99]))
-    if bright <= dark:  # less than 1 % of the slice holds anything
-        dark, bright = float(image.min()), float(image.max())
-    return dark + BREAST_FRACTION * (bright - dark)
-
-
-def breast_mask(image: torch.Tensor) -> torch.Tensor:
-    """Return the largest connected region above `breast_threshold`: the breast without burnt-in markers.
-
-    Args:
-        image: (1, W, H), any unit.
-
-    Returns:
-        bool (1, W, H); all False for a constant image.
-    """
-    above = torch.as_tensor(image > breast_threshold(image))
-    return torch.as_tensor(KeepLargestConnectedComponent()(above)) > 0
-
-
-def chest_wall_side(breast: torch.Tensor) -> str:
-    """Return ``"left"`` or ``"right"``: at the chest wall the breast is cut off straight, so it is taller there.
-
-    Heights, from the first to the last pixel of a column (a fatty breast has dark holes), are compared at both
-    ends of the breast, over 5 % of its width, so that neither a skin fold nor the nipple decides.
-
-    Args:
-        breast: bool (1, W, H), from `breast_mask`.
-    """
-    columns = np.asarray(breast[0])
-    columns = columns[columns.any(axis=1)]
-    if len(columns) == 0:
-        return "left"
-    heights = columns.shape[1] - columns.argmax(axis=1) - columns[:, ::-1].argmax(axis=1)
-    band = max(1, round(0.05 * len(columns)))
-    return "right" if heights[-band:].sum() > heights[:band].sum() else "left"
-
-
-class FindBreastd(Transform):
-    """Add ``"breast"``, the `breast_mask` of a slice, and ``"chest_wall"``, its `chest_wall_side`.
-
-    Args:
-        source_key: the slice, (1, W, H).
-    """
-
-    def __init__(self, source_key: str = "image") -> None:
-        self.source_key = source_key
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Add the two keys."""
-        breast = breast_mask(data[self.source_key])
-        return {**data, "breast": breast, "chest_wall": chest_wall_side(breast)}
 
 
 class ChestWallLeftd(MapTransform):
@@ -132,8 +68,30 @@ class ChestWallLeftd(MapTransform):
         return d
 
 
+class CropToBreastd(MapTransform):
+    """Crop slices to the bounding box of the breast that `FindBreastd` found; without a breast they stay whole.
+
+    MONAI's `CropForegroundd` does the same and takes a sixth of a large slice's preparation to find the box.
+
+    Args:
+        keys: what to crop, (1, W, H) each.
+        allow_missing_keys: skip absent keys.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Crop."""
+        d = dict(data)
+        breast = np.asarray(d["breast"][0])
+        edges = [np.flatnonzero(breast.any(axis=1 - axis)) for axis in (0, 1)]
+        if all(map(len, edges)):
+            crop = SpatialCrop(roi_start=[int(e[0]) for e in edges], roi_end=[int(e[-1]) + 1 for e in edges])
+            for key in self.key_iterator(d):
+                d[key] = crop(d[key])
+        return d
+
+
 class ScaleInsideBreastd(MapTransform):
-    """Scale percentiles of the pixels inside the breast to [−1, 1], clipped; the background becomes −1.
+    """Scale percentiles of the pixels inside the breast to [−1, 1], clipped; the background and NaN become −1.
 
     Args:
         keys: slices, (1, W, H) each.
@@ -163,17 +121,17 @@ class ScaleInsideBreastd(MapTransform):
             values = np.asarray(d[key])
             dark, bright = (float(v) for v in np.percentile(values[inside], self.percentiles))
             if bright <= dark:  # a breast of one value: keep it apart from the background
-                dark = float(values.min())
-            d[key] = ScaleIntensityRange(dark, bright, BACKGROUND, 1.0, clip=True)(d[key])
+                dark = float(np.nanmin(values))
+            d[key] = _fill(ScaleIntensityRange(dark, bright, BACKGROUND, 1.0, clip=True)(d[key]))
         return d
 
 
 class ScaleWindowd(MapTransform):
-    """Scale the window that came with the slice to [−1, 1], clipped.
+    """Scale the window that came with the slice to [−1, 1], clipped; NaN becomes −1.
 
     Args:
         keys: slices, (1, W, H) each.
-        window_key: where the dictionary holds the window's (lowest, highest) value, in the slice's unit.
+        window_key: where the dictionary holds the `pig_monai.data.volume.Window`, in the slice's unit.
         allow_missing_keys: skip absent keys.
     """
 
@@ -184,10 +142,21 @@ class ScaleWindowd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Scale."""
         d = dict(data)
-        low, high = d[self.window_key]
+        window = d[self.window_key]
         for key in self.key_iterator(d):
-            d[key] = ScaleIntensityRange(low, high, BACKGROUND, 1.0, clip=True)(d[key])
+            if isinstance(window, DisplayCurve):
+                brightness = window.brightness(np.asarray(d[key]))
+                shown = convert_to_dst_type(brightness, d[key], dtype=torch.float32)[0]
+                low, high = 0.0, 1.0
+            else:
+                shown, (low, high) = d[key], window
+            d[key] = _fill(ScaleIntensityRange(low, high, BACKGROUND, 1.0, clip=True)(shown))
         return d
+
+
+def _fill(image: NdarrayOrTensor) -> torch.Tensor:
+    """Give what is NaN, where the source has no data, the value of the background."""
+    return torch.nan_to_num(torch.as_tensor(image), nan=BACKGROUND)
 
 
 class FitToSized(MapTransform):
@@ -259,12 +228,16 @@ def resize_mask(mask: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         float32 0/1, (1, *size).
     """
     out = (resize_slice(mask, size) > 0.5).to(torch.float32)
-    regions = connected_components(np.asarray(mask[0] > 0.5), connectivity=2)
-    x, y = np.nonzero(regions)
-    region = regions[x, y]
+    binary = np.asarray(mask[0]) > 0.5
+    x, y = np.nonzero(binary)
+    if len(x) == 0:
+        return out
+    # labelled in its bounding box: most of a slice holds no mask
+    regions = connected_components(binary[x.min() : x.max() + 1, y.min() : y.max() + 1], connectivity=2)
+    region = regions[x - x.min(), y - y.min()]
     # the pixel of the result that holds each pixel's centre
-    cell_x = np.floor((x + 0.5) * size[0] / regions.shape[0]).astype(int)
-    cell_y = np.floor((y + 0.5) * size[1] / regions.shape[1]).astype(int)
+    cell_x = np.floor((x + 0.5) * size[0] / binary.shape[0]).astype(int)
+    cell_y = np.floor((y + 0.5) * size[1] / binary.shape[1]).astype(int)
     survived = np.unique(region[np.asarray(out[0])[cell_x, cell_y] > 0])
     for lost in np.setdiff1d(region, survived):
         cells = np.stack([cell_x, cell_y])[:, region == lost]
@@ -283,9 +256,9 @@ def scale_intensity(intensity: Mapping[str, Any], keys: KeysCollection = ("image
 def prepare_slices(preprocessing: Mapping[str, Any]) -> Compose:
     """Return the transforms from raw pixels to a stored slice.
 
-    The dictionary holds ``"image"`` (1, W, H) in any unit, ``"label"`` (1, W, H) 0/1 where there is a mask, and
-    ``"window"`` for ``intensity: window``. As a `MetaTensor` the image keeps track of its affine, so that the
-    spacing of the result can be read off it.
+    The dictionary holds ``"image"`` (1, W, H) in any unit, NaN where there is no data, ``"label"`` (1, W, H) 0/1
+    where there is a mask, and ``"window"`` for ``intensity: window``. As a `MetaTensor` the image keeps track of
+    its affine, so that the spacing of the result can be read off it.
 
     Args:
         preprocessing: the block of that name in ``datalist.json``: ``size``, ``aspect`` (pad | stretch),
@@ -304,16 +277,7 @@ def prepare_slices(preprocessing: Mapping[str, Any]) -> Compose:
     if preprocessing["chest_wall"] == "left":
         steps.append(ChestWallLeftd(keys, allow_missing_keys=True))
     if preprocessing["crop"]:
-        steps.append(
-            CropForegroundd(
-                keys,
-                source_key="breast",
-                allow_smaller=True,
-                start_coord_key=None,
-                end_coord_key=None,
-                allow_missing_keys=True,
-            )
-        )
+        steps.append(CropToBreastd(keys, allow_missing_keys=True))
     steps.append(scale_intensity(preprocessing["intensity"]))
     steps.append(FitToSized(IMAGE_KEYS, preprocessing["size"], preprocessing["aspect"], allow_missing_keys=True))
     return Compose(steps)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from pig_monai.data.transforms import breast_mask, chest_wall_side
+from pig_monai.data.breast import breast_mask, chest_wall_side
 
 
 @dataclass(frozen=True)

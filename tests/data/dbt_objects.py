@@ -67,6 +67,27 @@ def build(
     return ds
 
 
+def build_slices(
+    stored: np.ndarray, *, sop_class: str = uid.CTImageStorage, series: str | None = None, **attributes: Any
+) -> list[Dataset]:
+    """Build one single-frame object per frame of ``stored``, frame i at place i; ``attributes`` override."""
+    whole = build(stored)
+    series = series or uid.generate_uid("1.2.826.0.1.3680043.8.498.")
+    slices = []
+    for place, frame in enumerate(stored):
+        ds = build(frame[None])
+        del ds.NumberOfFrames, ds.SharedFunctionalGroupsSequence, ds.PerFrameFunctionalGroupsSequence
+        ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.SOPClassUID = whole.StudyInstanceUID, series, sop_class
+        ds.ImageLaterality = "L"
+        ds.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+        ds.ImagePositionPatient = [*ORIGIN[:2], ORIGIN[2] + place * SPACING[2]]
+        ds.PixelSpacing, ds.SliceThickness = [SPACING[1], SPACING[0]], SPACING[2]
+        for name, value in attributes.items():
+            setattr(ds, name, value)
+        slices.append(ds)
+    return slices
+
+
 def item(**attributes: Any) -> Dataset:
     ds = Dataset()
     for name, value in attributes.items():

@@ -4,9 +4,37 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
+
+from pig_monai.data.dicom import Header, VolumeFiles
+
+
+def header(**changes: Any) -> Header:
+    """A volume's header, with ``changes``."""
+    plain: dict[str, Any] = {
+        "patient": "p",
+        "instance": "",
+        "studies": (),
+        "series": "",
+        "frames": 1,
+        "view": None,
+        "laterality": None,
+        "origin": "real",
+        "sop_class": "",
+        "plane": None,
+        "unsupported": None,
+    }
+    return Header(**(plain | changes))
+
+
+def volumes(headers: Mapping[PurePosixPath, Header]) -> dict[PurePosixPath, VolumeFiles]:
+    """Volumes of one file each."""
+    return {
+        file: VolumeFiles(file, (file,), header, header.instance, (header.instance,))
+        for file, header in headers.items()
+    }
 
 
 def contents(folder: Path) -> dict[str, bytes]:

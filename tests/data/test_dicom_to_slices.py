@@ -251,7 +251,7 @@ def broken_volumes(folder: Path) -> dict[str, str]:
     empty = build(pixels())
     del empty.PixelData
     save(empty, folder / "dicom/nopixels.dcm")
-    save(build(pixels(), SOPClassUID=uid.CTImageStorage), folder / "dicom/ct.dcm")
+    save(build(pixels(), SOPClassUID=uid.MRImageStorage), folder / "dicom/mr.dcm")
     save(build(pixels(), SOPClassUID=uid.SecondaryCaptureImageStorage), folder / "dicom/sco.dcm")
     (folder / "dicom/notes.txt").write_text("Roe^Jane, MRN-4711")
     (folder / "dicom/zero.dcm").write_bytes(b"")
@@ -273,7 +273,7 @@ def broken_volumes(folder: Path) -> dict[str, str]:
         "private": "its transfer syntax, a private one, cannot be decoded",
         "nested": "the file cannot be read as DICOM (RecursionError)",
         "nopixels": "it holds no pixel data",
-        "ct": "the SOP class CT Image Storage is not supported",
+        "mr": "the SOP class MR Image Storage is not supported",
         "sco": "a secondary capture",
         "notes": "not a DICOM file",
         "zero": "not a DICOM file",

@@ -109,6 +109,31 @@ def test_folds_split_the_entries(tmp_path: Path) -> None:
         folder.training_entries(tmp_path, 7)
 
 
+def test_trainings_get_slices_with_a_lesion_unless_they_ask(tmp_path: Path) -> None:
+    entries = [
+        entry(0, 0),
+        entry(1, 0, label_kind="box", rotated=True),
+        entry(2, 0, lesion=False),
+        entry(3, 0, lesion=True, label_kind="contour"),
+        entry(4, 0),
+        entry(5, 1, lesion=False),
+    ]
+    del entries[4]["label"]
+    make(tmp_path, entries)
+    for options, expected in [
+        ({}, "013"),
+        ({"lesion_free": True}, "0123"),
+        ({"labelled_only": False}, "0134"),
+        ({"labelled_only": False, "lesion_free": True}, "01234"),
+    ]:
+        found = folder.training_entries(tmp_path, 1, **options)
+        assert [one["patient"] for one in found] == [f"p{number}" for number in expected], options
+    assert [folder.has_lesion(one) for one in entries] == [True, True, False, True, False, False]
+    with pytest.raises(PigError, match="no entry with a lesion is held out by fold 1"):
+        folder.heldout_entries(tmp_path, 1)
+    assert len(folder.heldout_entries(tmp_path, 1, lesion_free=True)) == 1
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -124,6 +149,9 @@ def test_folds_split_the_entries(tmp_path: Path) -> None:
         ("laterality", "left"),
         ("slice", -1),
         ("origin", "fake"),
+        ("label_kind", "scribble"),
+        ("lesion", 0),
+        ("rotated", 180),
     ],
 )
 def test_a_bad_entry_is_named(tmp_path: Path, key: str, value: object) -> None:

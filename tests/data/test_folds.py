@@ -23,6 +23,14 @@ def test_folds_are_balanced_by_presence_and_size(sizes: dict[str, float]) -> Non
         assert counts == dict.fromkeys(range(5), 4)
 
 
+def test_unlabelled_patients_are_a_class_of_their_own(sizes: dict[str, float]) -> None:
+    unknown = {f"unknown {number}": None for number in range(15)}
+    folds = assign_folds(sizes | unknown, seed=0)
+    assert Counter(folds[patient] for patient in unknown) == dict.fromkeys(range(5), 3)
+    assert Counter(folds[patient] for patient, size in sizes.items() if size == 0) == dict.fromkeys(range(5), 4)
+    assert {patient: folds[patient] for patient in sizes} == assign_folds(sizes, seed=0)
+
+
 def test_folds_depend_on_the_seed_and_the_set_alone(sizes: dict[str, float]) -> None:
     assert assign_folds(dict(sorted(sizes.items())), seed=0) == assign_folds(sizes, seed=0)
     assert assign_folds(sizes, seed=1) != assign_folds(sizes, seed=0)

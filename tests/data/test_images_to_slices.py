@@ -97,6 +97,20 @@ def test_patients_come_from_the_regex(source: Path, tmp_path: Path) -> None:
         prepare(source, tmp_path / "b", patient_regex="(")
 
 
+def test_images_without_a_mask_are_taken_on_request(source: Path, tmp_path: Path) -> None:
+    for path in (source / "masks").glob("Anna*"):
+        path.unlink()
+    entries = prepare(source, tmp_path / "out", unlabeled="true")["training"]
+    assert Counter("label" in entry for entry in entries) == {True: 4, False: 2}
+    assert len({entry["patient"] for entry in entries if "label" not in entry}) == 1
+    assert report(tmp_path / "out")["contents"] == {"lesion": 4, "unlabelled": 2}
+    for entry in entries:
+        assert read_slice(tmp_path / "out" / entry["image"]).max() == 1
+    for path in (source / "masks").iterdir():
+        path.unlink()
+    assert len(prepare(source, tmp_path / "none", unlabeled=True)["training"]) == 6
+
+
 def test_without_regex_each_image_is_its_own_patient(source: Path, tmp_path: Path) -> None:
     entries = prepare(source, tmp_path / "out", patient_regex=None)["training"]
     assert len({e["patient"] for e in entries}) == 6

@@ -5,12 +5,17 @@ from pathlib import Path, PurePosixPath
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813 (the name its manual gives it)
 from PIL import Image
 
-from pig_monai.data.find_volumes import match_volume_masks
+from pig_monai.data.cases import Found
+from pig_monai.data.find_masks import find_masks
+from pig_monai.data.keys import CaseKey
 from pig_monai.data.masks import match_masks, open_masks
-from pig_monai.data.volume import Grid, UnusableError
-from tests.data.dbt_objects import COLUMNS, FRAMES, ROWS, affine, lesion, save_mask
+from pig_monai.data.slice_pictures import SlicePictures
+from pig_monai.data.volume import Grid, UnusableError, Volume
+from tests.data.dbt_objects import COLUMNS, FRAMES, ORIGIN, ROWS, SPACING, affine, lesion, save_mask
+from tests.data.helpers import header, volumes
 
 GRID = Grid((COLUMNS, ROWS, FRAMES), affine())
 
@@ -45,20 +50,89 @@ def test_masks_find_their_volume_by_stem_or_series() -> None:
         PurePosixPath("q/1.dcm"): "1.2.4",
         PurePosixPath("q/IM0"): "1.2.5",
     }
+    headers = {file: header(series=uid) for file, uid in series.items()}
     masks = [PurePosixPath(m) for m in ("1.2.3.nii.gz", "1.nii.gz", "q/1.nii", "IM0.nii.gz", "zzz.nii.gz")]
-    found, unmatched = match_volume_masks(series, masks)
-    assert {str(v): [str(m) for m in own] for v, own in found.items()} == {
-        "p/1.dcm": ["1.2.3.nii.gz"],
-        "q/1.dcm": ["q/1.nii"],
-        "q/IM0": ["IM0.nii.gz"],
+    found = Found()
+    matched = find_masks(Path("m"), masks, volumes(headers), [], CaseKey(b"k"), found)
+    assert {str(v): [str(m) for m in own.files] for v, own in matched.items()} == {
+        "p/1.dcm": ["m/1.2.3.nii.gz"],
+        "q/1.dcm": ["m/q/1.nii"],
+        "q/IM0": ["m/IM0.nii.gz"],
     }
-    assert [str(m) for m in unmatched] == ["1.nii.gz", "zzz.nii.gz"]
+    assert [str(row.source) for row in found.skipped] == ["m/1.nii.gz", "m/zzz.nii.gz"]
 
 
 def stack(path: Path, grid: Grid = GRID) -> np.ndarray:
     """The mask as (frames, rows, columns)."""
     source = open_masks([path], grid, volumetric=True)
     return np.stack([source.mask(index).T for index in range(grid.size[2])])
+
+
+def test_pictures_find_their_volume_and_slice() -> None:
+    headers = {
+        PurePosixPath(file): header(series=uid)
+        for file, uid in {"a.dcm": "1.2.3", "a_1.dcm": "1.2.4", "p/c.dcm": "1.2.5", "q/c.dcm": "1.2.6"}.items()
+    }
+    fitting = {
+        "a_31.png": ("a.dcm", 31),
+        "a_1_7.png": ("a_1.dcm", 7),
+        "a_1.png": ("a_1.dcm", None),  # the very stem of a volume
+        "1.2.3_0.tif": ("a.dcm", 0),
+        "a/003.png": ("a.dcm", 3),
+        "a/slice_4.jpg": ("a.dcm", 4),
+        "a/a_5.png": ("a.dcm", 5),
+        "x/1.2.5/mass2.png": ("p/c.dcm", 2),
+        "p/c/8.png": ("p/c.dcm", 8),
+        "q/c_9.png": ("q/c.dcm", 9),
+    }
+    unfit = ["a-3.png", "b_3.png", "c_3.png", "a/mask.png", "a_1/b.png", "p/c/q_.png", "a/a_1_3.png"]
+    found = Found()
+    masks = [PurePosixPath(m) for m in (*fitting, *unfit)]
+    matched = find_masks(Path("m"), masks, volumes(headers), [], CaseKey(b"k"), found)
+    pictures = {path: (str(v), n) for v, own in matched.items() for n, path in own.pictures}
+    pictures |= {path: (str(v), None) for v, own in matched.items() for path in own.files}
+    assert pictures == {Path("m") / name: value for name, value in fitting.items()}
+    assert [str(row.source) for row in found.skipped] == [f"m/{name}" for name in unfit]
+
+
+def numbered(tmp_path: Path, numbers: list[int], frames: int = FRAMES, first: int | None = None) -> np.ndarray:
+    """Write picture i with i pixels set, read them: (pixels set on each slice)."""
+    pictures = []
+    for number in numbers:
+        pixels = np.zeros((ROWS, COLUMNS), np.uint8)
+        pixels.flat[: number + 1] = 255
+        pictures.append((number, tmp_path / f"{number}.png"))
+        Image.fromarray(pixels).save(pictures[-1][1])
+    volume = Volume(Grid((COLUMNS, ROWS, frames)), None, lambda index: np.zeros(0), stored=(2, 0, 3, 1)[:frames])
+    masks = SlicePictures(pictures, volume, first)
+    return np.array([masks.mask(index).sum() for index in range(frames)])
+
+
+def test_pictures_count_stored_slices_from_0_or_1(tmp_path: Path) -> None:
+    # the stored slices 0, 1, 2, 3 are the volume's slices 1, 3, 0, 2
+    np.testing.assert_array_equal(numbered(tmp_path, [0, 1, 2, 3]), [3, 1, 4, 2])
+    np.testing.assert_array_equal(numbered(tmp_path, [1, 2, 3, 4]), [4, 2, 5, 3])
+    np.testing.assert_array_equal(numbered(tmp_path, [0, 2]), [3, 1, 0, 0])
+    np.testing.assert_array_equal(numbered(tmp_path, [4]), [0, 0, 5, 0])
+    np.testing.assert_array_equal(numbered(tmp_path, [2], first=0), [3, 0, 0, 0])
+    np.testing.assert_array_equal(numbered(tmp_path, [2], first=1), [0, 0, 0, 3])
+    for numbers, first, expected in [
+        ([2, 3], None, "may count from 0 or from 1"),
+        ([0, 4], None, "numbered 0 to 4, but it has 4 slices"),
+        ([0], 1, "numbered 0 to 0, but it has 4 slices, counted from 1"),
+        ([4], 0, "counted from 0"),
+    ]:
+        with pytest.raises(UnusableError, match=expected):
+            numbered(tmp_path, numbers, first=first)
+
+
+def test_pictures_of_another_size_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.ones((ROWS, COLUMNS + 1), np.uint8)).save(tmp_path / "0.png")
+    masks = SlicePictures([(0, tmp_path / "0.png")], Volume(GRID, None, lambda index: np.zeros(0)), None)
+    with pytest.raises(UnusableError, match=r"grid is 41 × 60 × 1 voxels .* the image's 40 × 60 × 1"):
+        masks.mask(0)
+    with pytest.raises(UnusableError, match="names none of the volume's 4 slices"):
+        open_masks([tmp_path / "0.png"], GRID, volumetric=True)
 
 
 def test_a_mask_is_aligned_by_geometry_not_by_index(tmp_path: Path) -> None:
@@ -105,6 +179,31 @@ def test_broken_masks_are_refused(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(UnusableError, match="cannot be read as NIfTI"):
             stack(path)
+    path = save_nrrd(lesion([1]), tmp_path / "m.nrrd")
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(UnusableError, match="cannot be read as NRRD"):
+        stack(path)
+
+
+def save_nrrd(mask: np.ndarray, path: Path, reorient: str = "LPS") -> Path:
+    """Save a mask (frames, rows, columns[, layers]) on the volume's grid; ITK turns it as ``reorient`` says."""
+    image = sitk.GetImageFromArray(mask, isVector=mask.ndim == 4)
+    image.SetSpacing(SPACING)
+    image.SetOrigin(ORIGIN)
+    sitk.WriteImage(sitk.DICOMOrient(image, reorient), str(path), useCompression=True)
+    return path
+
+
+def test_nrrd_is_aligned_by_geometry(tmp_path: Path) -> None:
+    truth = lesion([1, 2])
+    truth[2, 40:44, 30:33] = 1
+    for reorient in ("LPS", "RAS", "SAL", "PIR"):
+        path = save_nrrd(truth, tmp_path / f"{reorient}.nrrd", reorient)
+        np.testing.assert_array_equal(stack(path), truth, err_msg=reorient)
+    layers = np.stack([truth, np.roll(truth, 5, axis=1)], axis=-1)  # as 3D Slicer keeps segments that overlap
+    np.testing.assert_array_equal(stack(save_nrrd(layers, tmp_path / "v.seg.nrrd")), layers.max(axis=-1))
+    with pytest.raises(UnusableError, match=r"the mask's grid is 40 × 59 × 4 .* the volume's 40 × 60 × 4"):
+        stack(save_nrrd(truth[:, 1:], tmp_path / "small.nrrd"))
 
 
 def square(value: int, dtype: type = np.uint8) -> np.ndarray:

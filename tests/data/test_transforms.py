@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+from monai.transforms import KeepLargestConnectedComponent
+from scipy.ndimage import gaussian_filter
 
 from pig_monai.data import transforms as t
+from pig_monai.data.breast import FindBreastd, breast_mask, breast_threshold, chest_wall_side
 from pig_monai.data.folder import write_label, write_slice
 
 PERCENTILE = {"kind": "percentile", "low": 0.5, "high": 99.5, "inside_breast": True}
@@ -35,10 +38,18 @@ def test_the_breast_is_found_whatever_the_bit_depth_and_the_markers() -> None:
     image = half_disc()
     truth = image > 0
     image[50:55, 2:10] = 4000  # a burnt-in marker, brighter than the breast
-    np.testing.assert_array_equal(t.breast_mask(torch.as_tensor(image[None]))[0], truth)
+    np.testing.assert_array_equal(breast_mask(torch.as_tensor(image[None]))[0], truth)
     noisy = np.round(half_disc() / 16) + np.random.default_rng(0).integers(0, 4, image.shape)  # 8 bits, JPEG noise
-    np.testing.assert_array_equal(t.breast_mask(torch.as_tensor(noisy[None]))[0], truth)
-    assert not t.breast_mask(torch.zeros(1, 9, 9)).any()
+    np.testing.assert_array_equal(breast_mask(torch.as_tensor(noisy[None]))[0], truth)
+    assert not breast_mask(torch.zeros(1, 9, 9)).any()
+
+
+def test_the_breast_is_monai_s_largest_component() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        image = torch.as_tensor(gaussian_filter(rng.normal(size=(50, 70)), 2)[None])
+        above = image > breast_threshold(image)
+        np.testing.assert_array_equal(breast_mask(image), KeepLargestConnectedComponent()(above) > 0)
 
 
 def test_chest_wall_goes_left_and_the_mask_with_it() -> None:
@@ -62,7 +73,7 @@ def test_a_fatty_breast_s_chest_wall_is_found() -> None:
     x, y = np.mgrid[:60, :80]
     image[((x - 5) ** 2 + (y - 40) ** 2 < 27**2) & (x < 25) & (y != 40)] = 0
     for turned, side in ((image, "left"), (image[::-1].copy(), "right")):
-        assert t.chest_wall_side(t.breast_mask(torch.as_tensor(turned[None]))) == side
+        assert chest_wall_side(breast_mask(torch.as_tensor(turned[None]))) == side
 
 
 def test_crop_is_the_breast_s_bounding_box() -> None:
@@ -92,7 +103,7 @@ def test_window_is_scaled_linearly_and_clipped() -> None:
 
 def test_a_breast_of_one_value_is_kept_apart_from_the_background() -> None:
     image = np.where(half_disc() > 0, 7.0, 2.0)
-    scaled = t.ScaleInsideBreastd("image")(t.FindBreastd()({"image": torch.as_tensor(image[None])}))["image"]
+    scaled = t.ScaleInsideBreastd("image")(FindBreastd()({"image": torch.as_tensor(image[None])}))["image"]
     np.testing.assert_allclose(scaled[0], np.where(image == 7, 1, -1))
 
 

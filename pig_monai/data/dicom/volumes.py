@@ -1,0 +1,151 @@
+"""DICOM volumes: a multi-frame object, one file per slice, or a mammogram as a volume of one frame."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+from pig_monai.data.dicom.files import open_file, read_tags, reading
+from pig_monai.data.dicom.geometry import PLACE_TAGS, Spacing, find_spacing, group, place_frames
+from pig_monai.data.dicom.pixels import PIXEL_TAGS, PixelData, find_pixel_data
+from pig_monai.data.dicom.values import VALUE_TAGS, Values
+from pig_monai.data.volume import Grid, UnusableError, Volume, Window
+
+_BAND = 256  # rows
+_TAGS = [*PLACE_TAGS, *PIXEL_TAGS, *VALUE_TAGS, "FrameOfReferenceUID", "InstanceNumber"]
+
+
+def open_volume(paths: Sequence[Path]) -> Volume:
+    """Open a volume: `open_dicom` of one file, or one file per slice in geometric order.
+
+    Raises:
+        UnusableError: see `open_dicom`.
+    """
+    if len(paths) == 1:
+        return open_dicom(paths[0])
+    with reading("its headers cannot be read"):
+        slices = [_open(path) for path in paths]
+        first = slices[0].ds
+        for one in slices:
+            if (one.ds.Rows, one.ds.Columns, len(one.parts)) != (first.Rows, first.Columns, 1):
+                raise UnusableError("its slices are not of one size", "export the series again")
+        positions = [one.ds.get("ImagePositionPatient") for one in slices]
+        spacing = find_spacing(first)
+        order, affine = place_frames(
+            positions, first.get("ImageOrientationPatient"), spacing.mm, first.get("SliceThickness")
+        )
+        frames = [(slices[index], 0) for index in order]
+        return _volume(frames, _numbering([data.ds for data, _ in frames]), affine, spacing)
+
+
+def open_dicom(path: Path) -> Volume:
+    """Open a file: a Breast Tomosynthesis object, or a mammogram as a volume of one frame.
+
+    Frames are sorted by position. Their values are rescaled, and MONOCHROME1 is inverted, so that larger is
+    brighter.
+
+    Raises:
+        UnusableError: the header is unusable, or pixel data is missing or incomplete.
+    """
+    with reading("its header cannot be read"):
+        data = _open(path)
+        ds = data.ds
+        spacing = find_spacing(ds)
+        groups = range(len(data.parts))
+        positions = [group(ds, "PlanePositionSequence", i).get("ImagePositionPatient") for i in groups]
+        orientation = group(ds, "PlaneOrientationSequence", 0).get("ImageOrientationPatient")
+        thickness = group(ds, "PixelMeasuresSequence", 0).get("SliceThickness")
+        order, affine = place_frames(positions, orientation, spacing.mm, thickness)
+        return _volume([(data, index) for index in order], tuple(order), affine, spacing)
+
+
+def _open(path: Path) -> PixelData:
+    with open_file(path) as file:
+        ds = read_tags(file, _TAGS)
+        return find_pixel_data(path, file, ds)
+
+
+def _numbering(slices: Sequence[Dataset]) -> tuple[int, ...] | None:
+    """Return the rank of each slice's Instance Number, as viewers list them; None unless each has its own."""
+    numbers = [one.get("InstanceNumber") for one in slices]
+    if None in numbers or len(set(numbers)) < len(numbers):
+        return None
+    return tuple(sorted(numbers).index(number) for number in numbers)
+
+
+def _volume(
+    frames: Sequence[tuple[PixelData, int]],
+    numbering: tuple[int, ...] | None,
+    affine: np.ndarray | None,
+    spacing: Spacing,
+) -> Volume:
+    """Put a volume together from its frames' pixel data and stored indices, in geometric order.
+
+    Args:
+        frames: pixel data and stored index of each.
+        numbering: becomes `Volume.stored`.
+        affine: of the grid.
+        spacing: of a frame.
+    """
+    values = {id(data): Values(data.ds) for data, _ in frames}
+    ds = frames[0][0].ds
+    reader = _Reader()
+
+    def frame(index: int) -> np.ndarray:
+        data, stored = frames[index]
+        with reading("a frame cannot be decoded"):
+            return values[id(data)].apply(reader.decode(data, stored), stored)
+
+    def window(index: int) -> Window | None:
+        data, stored = frames[index]
+        with reading("its display window cannot be read"):
+            return values[id(data)].window(stored)
+
+    def window_remarks() -> tuple[str, ...]:
+        data, _ = frames[0]
+        with reading("its display window cannot be read"):
+            remark = values[id(data)].window_remark()
+            return (remark,) if remark else ()
+
+    return Volume(
+        Grid(
+            (int(ds.Columns), int(ds.Rows), len(frames)), affine, str(ds.get("FrameOfReferenceUID") or "") or None
+        ),
+        spacing.mm,
+        frame,
+        window,
+        stored=numbering,
+        remarks=(spacing.remark,) if spacing.remark else (),
+        window_remarks=window_remarks,
+    )
+
+
+class _Reader:
+    """Decodes frames and keeps the last file open: a multi-frame object's is opened once."""
+
+    def __init__(self) -> None:
+        self.path: Path | None = None
+        self.file: BinaryIO | None = None
+
+    def decode(self, data: PixelData, stored: int) -> np.ndarray:
+        """Return the stored numbers of a frame (columns, rows)."""
+        if self.file is None or self.path != data.path:
+            if self.file is not None:
+                self.file.close()
+            self.file = open_file(data.path)
+            self.path = data.path
+            weakref.finalize(self, self.file.close)
+        return _transposed(data.decode(stored, self.file))
+
+
+def _transposed(pixels: np.ndarray) -> np.ndarray:
+    """Return (columns, rows) in C order, by bands that the processor's cache holds: six times as fast."""
+    out = np.empty(pixels.shape[::-1], pixels.dtype)
+    for row in range(0, pixels.shape[0], _BAND):
+        out[:, row : row + _BAND] = pixels[row : row + _BAND].T
+    return out

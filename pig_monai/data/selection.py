@@ -1,0 +1,183 @@
+"""Which slices of a volume are taken: those with a lesion, some without, and some that nobody labelled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from skimage.measure import label as label_regions
+
+from pig_monai.data.volume import MaskSource
+
+EVERY_UNLABELLED = 5
+"""Of the central slices of a volume that nobody labelled, one in so many is taken."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is taken from a volume.
+
+    Args:
+        min_lesion_area: a slice holds a lesion when it holds at least this much mask, in mm² (pixels × 1 where the
+            spacing is unknown).
+        every_nth: of the slices with a lesion, the first and every n-th after it.
+        largest_per_lesion: of the slices with a lesion, only the one on which each lesion is largest.
+        lesion_free: how many slices without a lesion, with an empty label.
+        lesion_free_distance: how many slices these keep from any lesion, at least.
+        unlabeled: whether volumes that nobody labelled are taken, without labels.
+    """
+
+    min_lesion_area: float = 1.0
+    every_nth: int = 1
+    largest_per_lesion: bool = False
+    lesion_free: int = 0
+    lesion_free_distance: int = 5
+    unlabeled: bool = False
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a mask holds, slice by slice.
+
+    Args:
+        areas: mask of each slice, in the unit of ``Selection.min_lesion_area``.
+        lesions: for each lesion, connected in three dimensions, its area on each of its slices; empty unless asked
+            for.
+    """
+
+    areas: tuple[float, ...]
+    lesions: tuple[dict[int, float], ...] = ()
+
+
+def survey(masks: MaskSource, frames: int, pixel: tuple[float, float], with_lesions: bool) -> Survey:
+    """Go through a mask once.
+
+    Lesions touch across edges and corners, within a slice and between slices.
+
+    Args:
+        masks: of the volume.
+        frames: how many slices it has.
+        pixel: its (width, height) in mm, or (1, 1) where the spacing is unknown.
+        with_lesions: whether to tell the lesions apart.
+    """
+    areas: list[float] = []
+    regions: list[tuple[int, float]] = []  # (slice, area) of each region of a slice
+    touching: list[tuple[int, int]] = []
+    former: np.ndarray | None = None  # pixels of the slice before: (column, row, number of the region), each a row
+    for index in range(frames):
+        mask = masks.mask(index)
+        areas.append(float(mask.sum()) * pixel[0] * pixel[1])
+        if not with_lesions or not areas[-1]:
+            former = None
+            continue
+        current = _regions(mask)
+        sizes = np.bincount(current[:, 2])
+        current[:, 2] += len(regions)
+        regions += [(index, float(size) * pixel[0] * pixel[1]) for size in sizes]
+        if former is not None:
+            touching += _touching(former, current)
+        former = current
+    return Survey(tuple(areas), _lesions(regions, touching))
+
+
+def _regions(mask: np.ndarray) -> np.ndarray:
+    """Return a row for each pixel of a mask that is not empty: column, row, number of its region from 0."""
+    columns, rows = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    inner = label_regions(mask[columns[0] : columns[-1] + 1, rows[0] : rows[-1] + 1], connectivity=2)
+    x, y = np.nonzero(inner)
+    return np.stack([x + columns[0], y + rows[0], inner[x, y] - 1], axis=1)
+
+
+def _touching(former: np.ndarray, current: np.ndarray) -> list[tuple[int, int]]:
+    """Return the pairs of regions of two neighbouring slices of which pixels touch; arguments from `_regions`."""
+    both = np.concatenate([former, current])[:, :2]
+    corner, span = both.min(axis=0) - 1, np.ptp(both, axis=0) + 3
+    around = np.full(span, -1)
+    around[tuple((former[:, :2] - corner).T)] = former[:, 2]
+    x, y = (current[:, :2] - corner).T
+    pairs = set()
+    for dx in (-1, 0, 1):
+        for dy in (-1, 0, 1):
+            before = around[x + dx, y + dy]
+            pairs |= set(zip(before[before >= 0].tolist(), current[before >= 0, 2].tolist(), strict=True))
+    return sorted(pairs)
+
+
+def _lesions(
+    regions: Sequence[tuple[int, float]], touching: Sequence[tuple[int, int]]
+) -> tuple[dict[int, float], ...]:
+    if not regions:
+        return ()
+    ends = np.array(touching, dtype=int).reshape(-1, 2).T
+    graph = coo_array((np.ones(ends.shape[1]), (ends[0], ends[1])), shape=(len(regions), len(regions)))
+    count, lesion_of = connected_components(graph, directed=False)
+    lesions: tuple[dict[int, float], ...] = tuple({} for _ in range(count))
+    for (index, area), lesion in zip(regions, lesion_of, strict=True):
+        lesions[lesion][index] = lesions[lesion].get(index, 0.0) + area
+    return lesions
+
+
+def lesion_slices(found: Survey, selection: Selection, centres: AbstractSet[int] = frozenset()) -> list[int]:
+    """Return the slices to take for their lesions, in order.
+
+    Args:
+        found: of the volume; with lesions for ``largest_per_lesion``.
+        selection: what to take.
+        centres: where a lesion is equally large on several slices, these win; then the middle one does.
+    """
+    least = selection.min_lesion_area
+    holding = [index for index, area in enumerate(found.areas) if area > 0 and area >= least]
+    if selection.largest_per_lesion:
+        largest = {_largest(lesion, holding, centres) for lesion in found.lesions}
+        return sorted(index for index in largest if index is not None)
+    return holding[:: selection.every_nth]
+
+
+def _largest(lesion: dict[int, float], holding: Sequence[int], centres: AbstractSet[int]) -> int | None:
+    own = {index: area for index, area in lesion.items() if index in set(holding)}
+    if not own:
+        return None
+    top = max(own.values())
+    equal = sorted(index for index, area in own.items() if area == top)
+    best = [index for index in equal if index in centres] or equal
+    return best[(len(best) - 1) // 2]
+
+
+def lesion_free_slices(
+    found: Survey, selection: Selection, also_lesion: AbstractSet[int] = frozenset()
+) -> list[int]:
+    """Return the slices to take that hold no lesion, in order: fewer than asked for where there are no more.
+
+    Args:
+        found: of the volume.
+        selection: what to take.
+        also_lesion: slices that hold a lesion, too.
+    """
+    lesion = np.array([i for i, area in enumerate(found.areas) if area > 0 or i in also_lesion], dtype=int)
+    far = [
+        index
+        for index in central_slices(len(found.areas))
+        if np.abs(lesion - index).min(initial=len(found.areas)) >= selection.lesion_free_distance
+    ]
+    return spread(far, selection.lesion_free)
+
+
+def unlabelled_slices(frames: int) -> list[int]:
+    """Return the slices to take from a volume that nobody labelled: every fifth of the central ones."""
+    central = central_slices(frames)
+    return spread(central, -(-len(central) // EVERY_UNLABELLED))
+
+
+def central_slices(frames: int) -> list[int]:
+    """Return the slices without the tenth at either end, where there is skin and air."""
+    return list(range(frames // 10, frames - frames // 10))
+
+
+def spread(slices: Sequence[int], count: int) -> list[int]:
+    """Return ``count`` of the slices, from the middles of as many equal parts; all where there are no more."""
+    count = min(count, len(slices))
+    return [slices[(2 * part + 1) * len(slices) // (2 * count)] for part in range(count)]
