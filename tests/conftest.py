@@ -40,7 +40,10 @@ def run_bundle(run_id: str, config: str, cwd: Path = ROOT, **ids: object) -> sub
     for name, value in ids.items():
         command += [f"--{name}", str(value)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PIG_DEBUG": "0"}
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment, check=False)
+    # a command that hangs is a failure, not a reason to wait for ever
+    return subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, env=environment, check=False, timeout=900
+    )
 
 
 def last_line(result: subprocess.CompletedProcess[str]) -> str:
