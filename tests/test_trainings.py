@@ -139,7 +139,9 @@ def test_a_training_leaves_its_figures_as_a_table_and_for_tensorboard(guider):
     forecasts = [line for line in result.stderr.splitlines() if "an iteration, about" in line]
     assert len(forecasts) == 1
     assert re.fullmatch(
-        r"guider: .* s an iteration, about .* s to go \(until .*\); peak memory .* MB", forecasts[0]
+        r"guider: .* s an iteration, about .* s to go \(until .*\) without validation and previews; "
+        r"peak memory .* MB",
+        forecasts[0],
     )
 
 
