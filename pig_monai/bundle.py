@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -14,7 +13,8 @@ from typing import Any
 import torch
 import yaml
 
-from pig_monai.cli import check_flags
+from pig_monai import processes
+from pig_monai.cli import as_number, as_whole, check_flags
 from pig_monai.errors import PigError, install_excepthook
 
 RUNNER_OPTIONS = (
@@ -84,47 +84,29 @@ def _ids_of(file: str) -> list[str]:
     return list(content) if isinstance(content, dict) else []
 
 
-def whole(value: Any, name: str, least: int = 1) -> int:
-    """Read a whole number of at least ``least``.
-
-    Raises:
-        PigError: anything else; ``name`` says which id it is.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise PigError(f"{name} is {value!r}", f"give a whole number from {least} on")
-    return value
-
-
 def check_whole(least: int, **values: Any) -> None:
     """Refuse any of the named values that is not a whole number of at least ``least``."""
     for name, value in values.items():
-        whole(value, name, least)
+        as_whole(value, name, least)
 
 
 def check_numbers(**values: Any) -> None:
-    """Refuse any of the named values that is not a number of at least 0.
-
-    Raises:
-        PigError: names the value; YAML reads ``1e-4`` as a text, which is what usually went wrong.
-    """
+    """Refuse any of the named values that is not a number of at least 0."""
     for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
-            raise PigError(f"{name} is {value!r}", "give a number from 0 on; YAML needs 1.0e-4 rather than 1e-4")
+        as_number(value, name)
 
 
 def check_shares(**values: Any) -> None:
     """Refuse any of the named values that is not a number from 0 to 1."""
-    check_numbers(**values)
     for name, value in values.items():
-        if value > 1:
-            raise PigError(f"{name} is {value!r}", "give a share from 0 to 1")
+        as_number(value, name, most=1)
 
 
 def default_device() -> str:
     """Return the GPU where there is one, each process of torchrun its own, and the CPU elsewhere."""
     if not torch.cuda.is_available():
         return "cpu"
-    return f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"
+    return "cuda" if processes.local_rank() is None else f"cuda:{processes.local_rank()}"
 
 
 def check_device(device: Any) -> None:

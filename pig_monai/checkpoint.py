@@ -29,7 +29,7 @@ from pig_monai.errors import PigError
 from pig_monai.files import read_json, save_torch, sha256
 from pig_monai.networks import build_network
 from pig_monai.partial_weights import take_what_fits
-from pig_monai.runs import RECORD, first_difference
+from pig_monai.runs import RECORD, differences
 
 ROLES = ("guider", "generator")
 REQUIRED_META = (
@@ -232,14 +232,13 @@ def initial_network(
     """
     if init_ckpt is not None:
         state_dict, meta = load_weights(init_ckpt, role, "init_ckpt")
-        wanted = {"prediction": prediction, "schedule": schedule and schedule.to_dict()}
-        for key, value in wanted.items():
-            if value is not None and meta[key] != value:
-                key, theirs, ours = first_difference(key, meta[key], value)
-                raise PigError(
-                    f"init_ckpt {init_ckpt} was trained with {key} = {theirs}, and this training has {ours}",
-                    "give it the same, or start without init_ckpt",
-                )
+        asked = {"prediction": prediction, "schedule": schedule and schedule.to_dict()}
+        wanted = {key: value for key, value in asked.items() if value is not None}
+        for key, theirs, ours in differences({key: meta[key] for key in wanted}, wanted):
+            raise PigError(
+                f"init_ckpt {init_ckpt} was trained with {key} = {theirs}, and this training has {ours}",
+                "give it the same, or start without init_ckpt",
+            )
         taken = take_what_fits(network, state_dict)
         if taken.share < LEAST_SHARE:
             theirs, ours = _described(meta["network"], network.spec), _described(network.spec, meta["network"])
@@ -266,9 +265,8 @@ def check_pair(guider: dict[str, Any], generator: dict[str, Any]) -> None:
     Raises:
         PigError: names the first difference and both sides of it.
     """
-    for key in SAME_FOR_A_PAIR:
-        if guider.get(key) != generator.get(key):
-            key, one, other = first_difference(key, guider.get(key), generator.get(key))
+    for name in SAME_FOR_A_PAIR:
+        for key, one, other in differences(guider.get(name), generator.get(name), name):
             raise PigError(
                 f"the guider's {key} is {one} and the generator's is {other}",
                 "use a guider and a generator trained on the same slices with the same settings",

@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import functools
 import inspect
+import math
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -75,6 +76,31 @@ def with_options(options: type) -> Callable[[Callable[..., None]], Callable[...,
         return wrapped
 
     return decorate
+
+
+def as_whole(value: Any, name: str, least: int = 1) -> int:
+    """Read a whole number of at least ``least``.
+
+    Raises:
+        PigError: anything else; ``name`` says which id or option it is.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise PigError(f"{name} is {value!r}", f"give a whole number from {least} on")
+    return value
+
+
+def as_number(value: Any, name: str, least: float = 0, most: float = math.inf) -> float:
+    """Read a number from ``least`` to ``most``.
+
+    Raises:
+        PigError: anything else; ``name`` says which id or option it is. YAML reads ``1e-4`` as a text, which is
+            what usually went wrong.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        limits = f"from {least:g} on" if most == math.inf else f"from {least:g} to {most:g}"
+        yaml = "; YAML needs 1.0e-4 rather than 1e-4" if isinstance(value, str) else ""
+        raise PigError(f"{name} is {value!r}", f"give a number {limits}{yaml}")
+    return float(value)
 
 
 def run_command(command: Callable[..., None], argv: Sequence[str] | None = None) -> None:

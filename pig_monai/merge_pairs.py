@@ -8,15 +8,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pig_monai.bundle import whole
-from pig_monai.cli import as_bool, run_command
+from pig_monai.cli import as_bool, as_whole, run_command
 from pig_monai.errors import PigError
 from pig_monai.files import atomic_path
-from pig_monai.pairs.folder import OWNED, PairsFolder
+from pig_monai.pairs.folder import PairsFolder, pairs_run
 from pig_monai.pairs.parts import Judged, Part, check_parts, read_part, take_pairs
 from pig_monai.pairs.pictures import draw_contact_sheet
 from pig_monai.pairs.rejection import describe_counts
-from pig_monai.runs import check_run, open_run
 
 
 def merge_pairs(
@@ -42,7 +40,7 @@ def merge_pairs(
     output = Path(str(output_dir))
     if output.resolve() in [folder.resolve() for folder in folders]:
         raise PigError(f"output_dir {output} is one of the parts", "choose another")
-    wanted = None if num_pairs is None else whole(num_pairs, "num_pairs")
+    wanted = None if num_pairs is None else as_whole(num_pairs, "--num_pairs")
     found = sorted((read_part(folder) for folder in folders), key=lambda part: (part.start, part.stop))
     check_parts(found)
     taken = take_pairs(found, wanted)
@@ -79,9 +77,9 @@ def _write(parts: Sequence[Part], taken: Sequence[Judged], output: Path, overwri
         raise PigError(f"{strip} is missing", f"run the command of {first.part} again: it continues")
     common = next(part.common for part in parts if part.folder == first.part)
     start = parts[0].start
-    settings = {**parts[0].settings, "start_index": start}
+    run = pairs_run(output, {**parts[0].settings, "start_index": start}, overwrite)
     merged = PairsFolder(output, common, start)
-    if check_run(output, "pairs", settings, OWNED, overwrite) == "continue":
+    if run.check() == "continue":
         merged.read()
         if len(merged.entries) > len(entries):
             raise PigError(
@@ -89,7 +87,7 @@ def _write(parts: Sequence[Part], taken: Sequence[Judged], output: Path, overwri
                 "choose another output_dir or give --overwrite true",
             )
         merged = PairsFolder(output, common, start)
-    open_run(output, "pairs", settings, OWNED, overwrite)
+    run.open()
     for one in taken:
         for name in one.files:
             _copy(one.part / name, output / name)

@@ -20,15 +20,21 @@ def peak_memory(device: torch.device | str) -> float:
     return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT_OF_MAXRSS)
 
 
+WARM_UP = 3
+"""Steps that are not timed: the first ones choose algorithms and allocate memory."""
+
+TIMED = 5
+
+
 def print_plan(title: str, lines: Mapping[str, Any]) -> None:
-    """Print a plan to stdout: the title, then ``name: value`` with the values in one column.
+    """Print the plan of a dry run to stdout: the title, then ``name: value`` with the values in one column.
 
     Args:
         title: one line.
         lines: value by name, in order; None is shown as ``none``.
     """
     width = max((len(name) for name in lines), default=0) + 1
-    print(title)
+    print(f"{title} (a dry run: nothing was written)")
     for name, value in lines.items():
         print(f"  {name + ':':<{width}} {'none' if value is None else value}")
     sys.stdout.flush()

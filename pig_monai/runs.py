@@ -5,12 +5,13 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
+from pig_monai import processes
 from pig_monai.cli import as_bool
 from pig_monai.errors import PigError, disk_full
 from pig_monai.files import read_json, remove_scratch_files, write_json
@@ -28,6 +29,13 @@ _REPEAT = {
 """How to repeat a setting that is no id."""
 
 Intention = Literal["fresh", "continue", "overwrite"]
+
+WORDS: Mapping[Intention, str] = {
+    "fresh": "a new run",
+    "continue": "continues",
+    "overwrite": "the run there would be overwritten",
+}
+"""How a plan says them."""
 
 _LOCKS: dict[Path, FileLock] = {}
 """The locks that this process keeps until it ends, by file."""
@@ -79,7 +87,7 @@ class Run:
                 something that is no run of this workflow.
         """
         self._check_place()
-        if _is_first_process() and (self.folder / LOCK).exists():
+        if processes.rank() == 0 and (self.folder / LOCK).exists():
             _check_free(self.folder)
         record = self.folder / RECORD
         found = read_json(record, "choose another output_dir") if record.exists() else {}
@@ -105,7 +113,7 @@ class Run:
         Raises:
             PigError: see `check`.
         """
-        if _is_first_process():
+        if processes.rank() == 0:
             self._check_place()
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -126,51 +134,23 @@ class Run:
             raise _unwritable(self.folder, f"no permission to write in {existing}")
 
     def _check_settings(self, former: Mapping[str, Any]) -> None:
-        for name in sorted({*former, *self.settings}):
-            if former.get(name) != self.settings.get(name):
-                key, before, now = first_difference(name, former.get(name), self.settings.get(name))
-                raise PigError(
-                    f"{self.folder} holds a run with {key} = {before}, not {now}",
-                    f"{_REPEAT.get(name, 'repeat that setting')}, choose another output_dir, "
-                    "or give --overwrite true",
-                )
+        found = next(differences(former, self.settings), None)
+        if found is not None:
+            key, before, now = found
+            repeat = _REPEAT.get(key.split("#")[0], "repeat that setting")
+            raise PigError(
+                f"{self.folder} holds a run with {key} = {before}, not {now}",
+                f"{repeat}, choose another output_dir, or give --overwrite true",
+            )
 
 
-def first_difference(key: str, one: Any, other: Any) -> tuple[str, Any, Any]:
-    """Follow two values that differ down to the first setting in which they do: its key, and both values."""
+def differences(one: Any, other: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield where two settings differ, down to the innermost: its key (``a#b``) and both values, or None."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
-        inner = next(k for k in sorted({*one, *other}) if k not in one or k not in other or one[k] != other[k])
-        return first_difference(f"{key}#{inner}", one.get(inner), other.get(inner))
-    return key, one, other
-
-
-def check_run(
-    output_dir: str | Path,
-    workflow: str,
-    settings: Mapping[str, Any],
-    owned: Sequence[str],
-    overwrite: bool | str = False,
-    resume: bool | str = True,
-) -> Intention:
-    """Check a `Run` that need not be kept."""
-    return Run(output_dir, workflow, settings, owned, overwrite, resume).check()
-
-
-def open_run(
-    output_dir: str | Path,
-    workflow: str,
-    settings: Mapping[str, Any],
-    owned: Sequence[str],
-    overwrite: bool | str = False,
-    resume: bool | str = True,
-) -> None:
-    """Open a `Run` that need not be kept."""
-    Run(output_dir, workflow, settings, owned, overwrite, resume).open()
-
-
-def _is_first_process() -> bool:
-    """Whether this is the only process, or the first of those that torchrun started."""
-    return os.environ.get("RANK", "0") == "0"
+        for name in sorted({*one, *other}):
+            yield from differences(one.get(name), other.get(name), f"{key}#{name}" if key else name)
+    elif one != other:
+        yield key, one, other
 
 
 def _lock(folder: Path) -> None:

@@ -137,5 +137,6 @@ def test_whole_numbers_are_whole(value):
 
 @pytest.mark.parametrize("value", ["1e-4", -0.1, float("nan"), None, True])
 def test_numbers_are_numbers(value):
-    with pytest.raises(PigError, match=r"learning_rate is .*1\.0e-4"):
+    with pytest.raises(PigError, match=r"learning_rate is .*; give a number from 0 on") as refused:
         check_numbers(ema_decay=0, learning_rate=value)
+    assert ("YAML needs 1.0e-4" in str(refused.value)) == (value == "1e-4")

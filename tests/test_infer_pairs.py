@@ -209,9 +209,9 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(pairs, scrambled, tmp_path)
     assert plan["solver"] == "dpmpp_2m, 3 steps"
     assert plan["min_mask_area"] == "0.45 of the slice's pixels"
     report = json.loads((pairs / "report.json").read_text())
-    assert f"holds 24 pairs of {report['candidates']} candidates" in plan["folder"]
-    assert f"for {24 * report['candidates'] / 24:.0f} candidates" in plan["time"]
-    assert plan["dry run"] == "nothing was written"
+    assert f"(continues, 24 pairs of {report['candidates']} candidates are there, rejected: " in plan["output_dir"]
+    assert f"for {24 * report['candidates'] / 24:.0f} candidates" in plan["time to go"]
+    assert "(a dry run: nothing was written)" in result.stdout
     assert contents(pairs) == before
     assert infer(scrambled, tmp_path / "new", dry_run="true").returncode == 0
     assert not (tmp_path / "new").exists()

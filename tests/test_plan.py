@@ -35,7 +35,7 @@ def test_a_size_is_said_in_powers_of_a_thousand(count: float, words: str) -> Non
 def test_a_plan_is_a_title_and_aligned_lines(capsys: pytest.CaptureFixture[str]) -> None:
     print_plan("the plan", {"steps": 25, "image size": "64 pixels", "guider": None})
     assert capsys.readouterr().out.splitlines() == [
-        "the plan",
+        "the plan (a dry run: nothing was written)",
         "  steps:      25",
         "  image size: 64 pixels",
         "  guider:     none",

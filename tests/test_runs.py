@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pig_monai.errors import PigError
-from pig_monai.runs import Run, check_run, open_run
+from pig_monai.runs import Run
 from tests.conftest import ROOT
 
 OWNED = ["checkpoints", "model.pt"]
@@ -69,7 +69,7 @@ os._exit(0)  # quickly: forty times torch's own end takes long
 
 
 def a_run(folder, workflow="guider", **settings):
-    open_run(folder, workflow, settings, OWNED)
+    Run(folder, workflow, settings, OWNED).open()
     (folder / "checkpoints").mkdir()
     (folder / "checkpoints/state_00000001.pt").write_text("a state")
     (folder / "notes.txt").write_text("the user's own")
@@ -78,21 +78,21 @@ def a_run(folder, workflow="guider", **settings):
 
 def test_the_same_run_continues(tmp_path):
     folder = a_run(tmp_path, seed=0, channels=(1, 2))
-    open_run(folder, "guider", {"channels": [1, 2], "seed": 0}, OWNED)
+    Run(folder, "guider", {"channels": [1, 2], "seed": 0}, OWNED).open()
     assert (folder / "checkpoints/state_00000001.pt").read_text() == "a state"
     with pytest.raises(PigError, match="holds a run; give --resume"):
-        check_run(folder, "guider", {"seed": 0, "channels": [1, 2]}, OWNED, resume="False")
+        Run(folder, "guider", {"seed": 0, "channels": [1, 2]}, OWNED, resume="False").check()
 
 
 @pytest.mark.parametrize("settings", [{"seed": 1}, {}, {"seed": 0, "new": 3}])
 def test_any_difference_is_refused_with_its_name(tmp_path, settings):
     with pytest.raises(PigError, match=r"seed = 0, not|new = None, not 3"):
-        check_run(a_run(tmp_path, seed=0), "guider", settings, OWNED)
+        Run(a_run(tmp_path, seed=0), "guider", settings, OWNED).check()
 
 
 def test_overwriting_removes_a_runs_own_files_only(tmp_path):
     folder = a_run(tmp_path, seed=0)
-    open_run(folder, "guider", {"seed": 1}, OWNED, overwrite="true")
+    Run(folder, "guider", {"seed": 1}, OWNED, overwrite="true").open()
     assert not (folder / "checkpoints").exists()
     assert (folder / "notes.txt").read_text() == "the user's own"
     assert json.loads((folder / "run.json").read_text()) == {"workflow": "guider", "settings": {"seed": 1}}
@@ -106,13 +106,13 @@ def test_what_is_no_run_of_this_workflow_is_never_touched(tmp_path, overwrite):
     (dataset / "datalist.json").write_text("{}")
     for folder, owned in ((generator, OWNED), (dataset, ["datalist.json"])):
         with pytest.raises(PigError, match="but no guider run"):
-            open_run(folder, "guider", {}, owned, overwrite=overwrite)
+            Run(folder, "guider", {}, owned, overwrite=overwrite).open()
         assert (folder / owned[0]).exists()
 
 
 def test_a_start_that_failed_before_it_wrote_anything_blocks_nothing(tmp_path):
-    open_run(tmp_path, "guider", {"fold": 7}, OWNED)
-    open_run(tmp_path, "guider", {"fold": 0}, OWNED)
+    Run(tmp_path, "guider", {"fold": 7}, OWNED).open()
+    Run(tmp_path, "guider", {"fold": 0}, OWNED).open()
     assert json.loads((tmp_path / "run.json").read_text())["settings"] == {"fold": 0}
 
 
@@ -196,7 +196,7 @@ def test_what_a_killed_process_left_unfinished_is_removed(tmp_path):
     for place in ("checkpoints/.writing-a.pt", ".writing-b.json", "other/.writing-c.pt"):
         (folder / place).parent.mkdir(exist_ok=True)
         (folder / place).touch()
-    open_run(folder, "guider", {}, OWNED)
+    Run(folder, "guider", {}, OWNED).open()
     assert [path.name for path in folder.rglob(".writing-*")] == [".writing-c.pt"]  # not this run's
 
 
@@ -204,13 +204,13 @@ def test_a_place_that_is_no_folder_is_named(tmp_path):
     (tmp_path / "file").write_text("x")
     for place in (tmp_path / "file", tmp_path / "file/run"):
         with pytest.raises(PigError, match=f"output_dir {place}: {tmp_path / 'file'} is a file; choose another"):
-            check_run(place, "guider", {}, OWNED)
+            Run(place, "guider", {}, OWNED).check()
 
 
 def test_a_place_that_may_not_be_written_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)  # root may write anywhere
     with pytest.raises(PigError, match=f"output_dir {tmp_path / 'a/b'} cannot be written .*in {tmp_path}\\)"):
-        check_run(tmp_path / "a/b", "guider", {}, OWNED)
+        Run(tmp_path / "a/b", "guider", {}, OWNED).check()
 
 
 def test_a_folder_belongs_to_the_workflow_that_opened_it_first(tmp_path):

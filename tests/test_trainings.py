@@ -214,8 +214,8 @@ def test_a_dry_run_tells_the_plan_and_leaves_all_as_it_was(guider, phantom_datas
     weights = sum(value.numel() for value in load_weights(folder, "guider")[0].values())
     epoch = -(-(len(entries) - heldout) // 4)
     for output_dir, found, to_go in (
-        (folder, "continues after iteration 120", 50),
-        (tmp_path / "not/there", "a new run", 170),
+        (folder, "continues", "120 done, 50 to go"),
+        (tmp_path / "not/there", "a new run", "0 done, 170 to go"),
     ):
         before = listing(output_dir.parent) if output_dir.exists() else None
         ids = {"max_iterations": 170, "output_dir": output_dir, "dry_run": "true", "keep_checkpoints": 3}
@@ -229,7 +229,7 @@ def test_a_dry_run_tells_the_plan_and_leaves_all_as_it_was(guider, phantom_datas
         assert told["epochs"] == f"{170 / epoch:.1f} of {epoch} iterations"
         assert told["parameters"] == f"{weights / 1e6:.2f} M"
         assert told["output_dir"] == f"{output_dir} ({found})"
-        assert told["iterations"] == f"170, of which {to_go} to go"
+        assert told["iterations"] == f"170, {to_go}"
         size, unit = told["disk"].removeprefix("about ").split()
         assert unit == "MB"
         assert float(size) == pytest.approx(4 * weights * (2 + 4 * 4) / 1e6, rel=0.01)

@@ -11,13 +11,13 @@ from typing import Any
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from pig_monai.cli import as_bool, with_options
+from pig_monai.cli import as_bool, as_whole, with_options
 from pig_monai.data.cases import Found
 from pig_monai.data.find_boxes import BoxFiles
 from pig_monai.data.find_images import find_images
 from pig_monai.data.find_volumes import LabelFiles, find_volumes
 from pig_monai.data.keys import CaseKey, load_key
-from pig_monai.data.options import SharedOptions, path, whole
+from pig_monai.data.options import SharedOptions, path
 from pig_monai.data.prepare import prepare_dataset
 from pig_monai.data.records import Settings, check_folder
 from pig_monai.data.selection import Selection
@@ -129,8 +129,8 @@ def _run(
     options: SharedOptions,
 ) -> None:
     """Check what both commands have in common, find the cases and prepare them."""
-    seed = whole(options.seed, "seed", least=0)
-    workers = whole(options.workers, "workers", least=1)
+    seed = as_whole(options.seed, "--seed", least=0)
+    workers = as_whole(options.workers, "--workers", least=1)
     overwrite = as_bool(options.overwrite, "--overwrite")
     case_key = load_key(dataset_dir, path(options.key))
     settings = Settings(command, name, seed, selection, labels, preprocessing, case_key.hash("key", ""))
@@ -159,7 +159,7 @@ def _label_files(masks: str | None, boxes: str | None, file_paths: str | None, u
 
 def _label_options(architectural_distortions: bool, first_slice: int | None) -> dict[str, Any]:
     """Return how masks and boxes are read."""
-    if first_slice is not None and whole(first_slice, "first_slice", least=0) > 1:
+    if first_slice is not None and as_whole(first_slice, "--first_slice", least=0) > 1:
         raise PigError(f"--first_slice is {first_slice}", "give 0 or 1")
     distortions = as_bool(architectural_distortions, "--architectural_distortions")
     return {"first_slice": first_slice, "architectural_distortions": distortions}

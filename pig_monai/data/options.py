@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pig_monai.cli import as_bool
+from pig_monai.cli import as_bool, as_number, as_whole
 from pig_monai.data.selection import Selection
 from pig_monai.errors import PigError
 
@@ -53,7 +53,7 @@ class SharedOptions:
         """
         choice(intensity, "intensity", ("percentile", "window"))
         return {
-            "size": whole(self.size, "size", least=8),
+            "size": as_whole(self.size, "--size", least=8),
             "aspect": choice(self.aspect, "aspect", ("pad", "stretch")),
             "crop": as_bool(self.crop, "--crop"),
             "chest_wall": choice(self.chest_wall, "chest_wall", ("left", "keep")),
@@ -65,8 +65,8 @@ class SharedOptions:
             if self.low is not None or self.high is not None:
                 raise PigError("--low and --high are percentiles", "leave them out with --intensity window")
             return {"kind": kind}
-        low = number(0.5 if self.low is None else self.low, "low", 0, 100)
-        high = number(99.5 if self.high is None else self.high, "high", 0, 100)
+        low = as_number(0.5 if self.low is None else self.low, "--low", 0, 100)
+        high = as_number(99.5 if self.high is None else self.high, "--high", 0, 100)
         if low >= high:
             raise PigError(f"--low {low:g} is not below --high {high:g}", "give two percentiles, the lower first")
         return {"kind": kind, "low": low, "high": high, "inside_breast": True}
@@ -84,15 +84,15 @@ class SharedOptions:
             PigError: names the option at fault.
         """
         largest = as_bool(largest_per_lesion, "--largest_per_lesion")
-        every = whole(every_nth, "every_nth", least=1)
+        every = as_whole(every_nth, "--every_nth", least=1)
         if largest and every > 1:
             raise PigError("both --every_nth and --largest_per_lesion are given", "give one of them")
         return Selection(
-            min_lesion_area=number(self.min_lesion_area, "min_lesion_area", 0, float("inf")),
+            min_lesion_area=as_number(self.min_lesion_area, "--min_lesion_area", 0, float("inf")),
             every_nth=every,
             largest_per_lesion=largest,
-            lesion_free=whole(lesion_free, "lesion_free", least=0),
-            lesion_free_distance=whole(lesion_free_distance, "lesion_free_distance", least=1),
+            lesion_free=as_whole(lesion_free, "--lesion_free", least=0),
+            lesion_free_distance=as_whole(lesion_free_distance, "--lesion_free_distance", least=1),
             unlabeled=as_bool(self.unlabeled, "--unlabeled"),
         )
 
@@ -111,26 +111,3 @@ def choice(value: Any, option: str, choices: tuple[str, ...]) -> str:
     if value not in choices:
         raise PigError(f"--{option} is {value!r}", f"give one of {', '.join(choices)}")
     return str(value)
-
-
-def whole(value: Any, option: str, least: int) -> int:
-    """Return a whole number.
-
-    Raises:
-        PigError: it is none, or below ``least``.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise PigError(f"--{option} is {value!r}", f"give a whole number from {least} on")
-    return value
-
-
-def number(value: Any, option: str, least: float, most: float) -> float:
-    """Return a number.
-
-    Raises:
-        PigError: it is none, or not from ``least`` to ``most``.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-        limits = f"from {least:g} on" if most == float("inf") else f"from {least:g} to {most:g}"
-        raise PigError(f"--{option} is {value!r}", f"give a number {limits}")
-    return float(value)

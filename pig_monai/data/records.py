@@ -18,6 +18,7 @@ from pig_monai.data.open_case import NO_LABEL_OPTIONS
 from pig_monai.data.selection import Selection
 from pig_monai.errors import PigError
 from pig_monai.files import read_json, write_json
+from pig_monai.runs import differences
 
 _RECORDS = ".prepared"
 _SETTINGS = "settings.json"
@@ -63,7 +64,10 @@ def check_folder(dataset_dir: Path, settings: Settings, overwrite: bool) -> None
     path = dataset_dir / _RECORDS / _SETTINGS
     if not path.is_file():
         raise PigError(f"{dataset_dir} exists and was not made by this command", "give another --output")
-    different = list(_differences(_as_written_today(read_json(path, _AFRESH), settings), asdict(settings)))
+    former = _as_written_today(read_json(path, _AFRESH), settings)
+    different = [
+        f"{key} is {there} there and {here} here" for key, there, here in differences(former, asdict(settings))
+    ]
     if different and not overwrite and read_records(dataset_dir):
         raise PigError(
             f"{dataset_dir} was prepared with other settings: {', '.join(different)}",
@@ -97,14 +101,6 @@ def claim_folder(dataset_dir: Path, settings: Settings, overwrite: bool) -> None
         for path in dataset_dir.glob(pattern):
             path.unlink()
     write_json(dataset_dir / _RECORDS / _SETTINGS, asdict(settings))
-
-
-def _differences(former: Any, wanted: Any, name: str = "") -> Iterator[str]:
-    if isinstance(former, dict) and isinstance(wanted, dict):
-        for key in sorted({*former, *wanted}):
-            yield from _differences(former.get(key), wanted.get(key), key if not name else f"{name}#{key}")
-    elif former != wanted:
-        yield f"{name} is {former} there and {wanted} here"
 
 
 def read_records(dataset_dir: Path) -> dict[str, Record]:

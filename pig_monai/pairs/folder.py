@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from pig_monai.files import atomic_path, read_json, write_json
 from pig_monai.pairs.rejection import REASONS, Limits, rejection_reason
 from pig_monai.pairs.sampler import Candidate, PairSampler
 from pig_monai.pictures import magnification, tile
+from pig_monai.runs import Run
 
 OWNED = (
     "datalist.json",
@@ -194,6 +196,11 @@ class PairsFolder:
                 preprocessing=self.common.preprocessing,
                 entries=self.entries,
             )
+
+
+def pairs_run(folder: Path, settings: Mapping[str, Any], overwrite: bool) -> Run:
+    """Return the run of a pairs folder."""
+    return Run(folder, "pairs", settings, OWNED, overwrite)
 
 
 def read_report(folder: Path, remedy: str) -> dict[str, Any]:

@@ -13,12 +13,12 @@ from tqdm import tqdm
 from pig_monai.cli import as_bool
 from pig_monai.diffusion.solvers import Estimate
 from pig_monai.errors import PigError
-from pig_monai.pairs.folder import OWNED, Common, PairsFolder
+from pig_monai.pairs.folder import Common, PairsFolder, pairs_run
 from pig_monai.pairs.pictures import draw_contact_sheet, draw_film_strip
 from pig_monai.pairs.ranks import Ranks
 from pig_monai.pairs.rejection import Limits, describe_counts, too_few_accepted
 from pig_monai.pairs.sampler import Candidate, PairSampler
-from pig_monai.runs import open_run
+from pig_monai.runs import Run
 from pig_monai.stopping import StopAskedError, StopSignals
 
 FEWEST_JUDGED = 32
@@ -62,9 +62,10 @@ class PairsJob:
         self.replace_rejected = as_bool(replace_rejected, "replace_rejected")
         self.overwrite = as_bool(overwrite, "overwrite")
 
-    def settings(self, sampler: PairSampler) -> dict[str, Any]:
-        """Return what makes this run what it is: the same command may continue it, another one may not."""
-        return {**sampler.provenance, **self.limits.to_dict(), "start_index": self.start_index}
+    def run(self, sampler: PairSampler) -> Run:
+        """Return the folder with what makes this run what it is: only the same command may continue it."""
+        settings = {**sampler.provenance, **self.limits.to_dict(), "start_index": self.start_index}
+        return pairs_run(self.folder, settings, self.overwrite)
 
     def found(self, pairs: PairsFolder) -> int:
         """Return how many of ``num_pairs`` a folder holds."""
@@ -130,7 +131,7 @@ class _Leader:
 
     def run(self) -> None:
         job, pairs = self.job, self.pairs
-        open_run(job.folder, "pairs", job.settings(self.sampler), OWNED, job.overwrite)
+        job.run(self.sampler).open()
         pairs.read()
         pairs.remove_unrecorded()
         self.ranks.join()

@@ -7,18 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from pig_monai.checkpoint import LoadedDenoiser
-from pig_monai.pairs.folder import OWNED, Common, PairsFolder
+from pig_monai.pairs.folder import Common, PairsFolder
 from pig_monai.pairs.generate import PairsJob
 from pig_monai.pairs.ranks import Ranks
 from pig_monai.pairs.rejection import describe_counts
 from pig_monai.pairs.sampler import PairSampler
-from pig_monai.plan import duration, file_size, peak_memory, print_plan
-from pig_monai.runs import check_run
-
-WARM_UP = 2
-"""Steps of the solver before the clock starts: the first ones choose algorithms and allocate memory."""
-
-TIMED = 4
+from pig_monai.plan import TIMED, WARM_UP, duration, file_size, peak_memory, print_plan
+from pig_monai.runs import WORDS, Intention
 
 UNITS = {
     "min_mask_area": "of the slice's pixels",
@@ -39,7 +34,7 @@ def plan_pairs(sampler: PairSampler, job: PairsJob) -> None:
     ranks = Ranks()
     if not ranks.first:
         return
-    intention = check_run(job.folder, "pairs", job.settings(sampler), OWNED, job.overwrite)
+    intention = job.run(sampler).check()
     pairs = PairsFolder(job.folder, Common.of(sampler, job.limits), job.start_index)
     if intention == "continue":
         pairs.read()
@@ -47,11 +42,10 @@ def plan_pairs(sampler: PairSampler, job: PairsJob) -> None:
         **dict(_networks(sampler)),
         **_sampling(sampler, job, ranks),
         **_limits(job),
-        "folder": f"{job.folder}: {_held(intention, pairs)}",
+        "output_dir": f"{job.folder} ({_held(intention, pairs)})",
         **_costs(sampler, job, pairs, ranks),
-        "dry run": "nothing was written",
     }
-    print_plan(f"the plan of {job.num_pairs} {'pairs' if job.replace_rejected else 'candidates'}", lines)
+    print_plan(f"plan of {job.num_pairs} {'pairs' if job.replace_rejected else 'candidates'}", lines)
 
 
 def _networks(sampler: PairSampler) -> Iterator[tuple[str, str]]:
@@ -85,12 +79,12 @@ def _limits(job: PairsJob) -> dict[str, str]:
     return {name: f"{value:.4g} {UNITS[name]}" for name, value in job.limits.to_dict().items()}
 
 
-def _held(intention: str, pairs: PairsFolder) -> str:
-    if intention == "continue" and pairs.judged:
-        counts = describe_counts(pairs.rejected)
-        return f"holds {len(pairs.entries)} pairs of {pairs.judged} candidates (rejected: {counts}); continues"
-    words = {"fresh": "holds no pairs yet", "continue": "holds a run without pairs yet; continues"}
-    return words.get(intention, "its pairs would be removed, for overwrite is true")
+def _held(intention: Intention, pairs: PairsFolder) -> str:
+    if not pairs.judged:
+        return WORDS[intention]
+    counts = describe_counts(pairs.rejected)
+    there = f"{len(pairs.entries)} pairs of {pairs.judged} candidates are there"
+    return f"{WORDS[intention]}, {there}, rejected: {counts}"
 
 
 def _costs(sampler: PairSampler, job: PairsJob, pairs: PairsFolder, ranks: Ranks) -> dict[str, Any]:
@@ -103,7 +97,7 @@ def _costs(sampler: PairSampler, job: PairsJob, pairs: PairsFolder, ranks: Ranks
     bytes_a_pair = 2 * sampler.image_size**2  # uint16, whose last bits hardly compress; masks do
     return {
         "a candidate": duration(seconds),
-        "time": f"about {duration(left * seconds)} for {left:.0f} candidates{more}",
+        "time to go": f"about {duration(left * seconds)} for {left:.0f} candidates{more}",
         "peak memory": file_size(peak_memory(sampler.device)) + (" a process" if ranks.size > 1 else ""),
         "disk": f"about {file_size(job.num_pairs * bytes_a_pair)}",
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -11,6 +10,7 @@ from typing import Any, TypeVar
 
 from torch import distributed
 
+from pig_monai import processes
 from pig_monai.errors import PigError, find_user_error
 from pig_monai.stopping import StopAskedError
 
@@ -34,8 +34,8 @@ class Ranks:
     """
 
     def __init__(self, rank: int | None = None, size: int | None = None) -> None:
-        self.rank = int(os.environ.get("RANK", 0)) if rank is None else rank
-        self.size = int(os.environ.get("WORLD_SIZE", 1)) if size is None else size
+        self.rank = processes.rank() if rank is None else rank
+        self.size = processes.count() if size is None else size
         self._group: Any = None
 
     @property

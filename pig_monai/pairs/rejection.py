@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from pig_monai.bundle import check_numbers, check_shares
+from pig_monai.cli import as_number
 from pig_monai.errors import PigError
-from pig_monai.pairs.features import MaskFeatures, measure_mask
+from pig_monai.mask_features import MaskFeatures, measure_mask
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def find_limits(meta: Mapping[str, Any], **given: float | None) -> Limits:
     """
     for name, value in given.items():
         if value is not None:
-            (check_numbers if name == "max_components" else check_shares)(**{name: value})
+            as_number(value, name, most=math.inf if name == "max_components" else 1)
     masks = meta.get("masks", {})
     lacking = [name for name, value in given.items() if value is None and QUANTILES[name][0] not in masks]
     if lacking:

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Protocol
 
 import torch
 from torch.utils.data import Sampler
 
 from pig_monai.diffusion.noise import Purpose, seeded_generator
+
+
+class Seekable(Protocol):
+    """A stream whose n-th draw depends on n alone."""
+
+    iteration: int
 
 
 class ShuffledBatches(Sampler[list[int]]):

@@ -15,8 +15,8 @@ from pig_monai.checkpoint import SAME_FOR_A_PAIR, versions
 from pig_monai.data.folder import DATALIST, read_datalist, training_entries
 from pig_monai.diffusion.schedule import NoiseSchedule
 from pig_monai.errors import PigError
+from pig_monai.mask_features import MaskFeatures, measure_mask
 from pig_monai.networks import check_image_size
-from pig_monai.pairs.features import MaskFeatures, measure_mask
 
 
 class TrainingMeta:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,15 +12,13 @@ from ignite.engine import Engine, Events
 from monai.engines import SupervisedTrainer
 from torch import nn
 
+from pig_monai import processes
 from pig_monai.errors import PigError
-from pig_monai.plan import duration, file_size, peak_memory, print_plan
-from pig_monai.runs import Intention, Run
+from pig_monai.plan import TIMED, WARM_UP, duration, file_size, peak_memory, print_plan
+from pig_monai.runs import WORDS, Intention, Run
 from pig_monai.training.interrupt import stopping
 from pig_monai.training.state import saved_states
 from pig_monai.training.validation import Best
-
-WARM_UP = 3
-TIMED = 5
 
 STATE_PER_WEIGHTS = 4
 """A state holds the weights, their average and Adam's two moments."""
@@ -77,7 +73,7 @@ def train(trainer: SupervisedTrainer, run: Run, plan: Plan, best: Best, dry_run:
         PigError: started by torchrun.
         SystemExit: 128 + the signal's number, after a training that a signal stopped was saved.
     """
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    if processes.count() > 1:
         raise PigError("a training runs in one process", "start it without torchrun, on one GPU (--device cuda:0)")
     if dry_run:
         print_training_plan(trainer, run, plan)
@@ -121,25 +117,18 @@ def print_training_plan(trainer: SupervisedTrainer, run: Run, plan: Plan) -> Non
     weights = 4 * sum(p.numel() for p in network.state_dict().values())
     disk = weights * (2 + (plan.keep_checkpoints + 1) * STATE_PER_WEIGHTS)
     print_plan(
-        f"plan of the {run.workflow}'s training (a dry run: nothing was written)",
+        f"plan of the {run.workflow}'s training",
         {
             **plan.lines(),
             "parameters": f"{sum(p.numel() for p in network.parameters()) / 1e6:.2f} M",
-            "output_dir": f"{run.folder} ({_FOUND[found].format(done=done)})",
-            "iterations": f"{iterations}, of which {to_go} to go",
+            "output_dir": f"{run.folder} ({WORDS[found]})",
+            "iterations": f"{iterations}, {done} done, {to_go} to go",
             "an iteration": f"{duration(seconds)} ({trainer.state.device})",
             "time to go": f"about {duration(to_go * seconds)}, validation and previews not counted",
             "peak memory": f"{file_size(peak_memory(trainer.state.device))}",
             "disk": f"about {file_size(disk)}",
         },
     )
-
-
-_FOUND: Mapping[Intention, str] = {
-    "fresh": "a new run",
-    "continue": "continues after iteration {done}",
-    "overwrite": "the run there would be overwritten",
-}
 
 
 def _iterations_done(run: Run, found: Intention) -> int:

@@ -16,8 +16,10 @@ from torch.optim.swa_utils import AveragedModel
 
 from pig_monai.checkpoint import save_torch, save_weights
 from pig_monai.errors import PigError
+from pig_monai.training.batches import Seekable
 from pig_monai.training.handlers import broken
 from pig_monai.training.meta import TrainingMeta
+from pig_monai.training.validation import Best
 
 logger = logging.getLogger(__name__)
 
@@ -32,12 +34,6 @@ class Stateful(Protocol):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> Any:
         """Take the state."""
-
-
-class Seekable(Protocol):
-    """A stream whose n-th draw depends on n alone."""
-
-    iteration: int
 
 
 def saved_states(folder: Path) -> list[Path]:
@@ -72,12 +68,6 @@ class RandomState:
         np.random.set_state((kind, np.array(keys, np.uint32), *rest))
         version, words, gauss = state_dict["python"]
         random.setstate((version, tuple(words), gauss))
-
-
-class Best(Protocol):
-    """Knows which iteration's weights are the best so far."""
-
-    iteration: int | None
 
 
 class TrainingState:

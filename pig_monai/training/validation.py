@@ -13,9 +13,9 @@ from monai.utils import CommonKeys
 
 from pig_monai.data.folder import Entry, heldout_entries
 from pig_monai.diffusion.training import DiffusionLoss, Target
+from pig_monai.training.batches import Seekable
 from pig_monai.training.events import tell_figures
 from pig_monai.training.interrupt import stopping
-from pig_monai.training.state import Seekable
 
 ITEMS = 64
 """Held-out images a validation: enough for a steady mean over the noise levels, a few seconds at most sizes."""

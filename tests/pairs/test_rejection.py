@@ -6,7 +6,7 @@ import pytest
 from pig_monai.errors import PigError
 from pig_monai.pairs.rejection import Limits, find_limits, rejection_reason, too_few_accepted
 from pig_monai.training.meta import mask_statistics
-from tests.pairs.test_features import breast
+from tests.test_mask_features import breast
 
 LIMITS = Limits(min_mask_area=4 / 1024, max_mask_area=60 / 1024, max_components=2, min_inside_breast=0.75)
 

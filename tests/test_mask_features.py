@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pig_monai.pairs.features import breast_region, measure_mask
+from pig_monai.mask_features import breast_region, measure_mask
 
 
 def breast() -> np.ndarray:
