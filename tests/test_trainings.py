@@ -239,6 +239,18 @@ def test_a_dry_run_tells_the_plan_and_leaves_all_as_it_was(guider, phantom_datas
             assert listing(output_dir.parent) == before
 
 
+def test_weights_of_another_image_size_start_a_training(guider, phantom_dataset, tmp_path):
+    state, _ = load_weights(guider[0], "guider")
+    ids = {**QUICK, "image_size": 16, "dataset_dir": phantom_dataset, "output_dir": tmp_path / "run"}
+    result = run_bundle("training", GUIDER, **ids, init_ckpt=guider[0], max_iterations=1, learning_rate=0)
+    assert result.returncode == 0, result.stderr
+    assert f"loaded {len(state)} of {len(state)} tensors, 100.0 % of the parameters" in result.stderr
+    started, meta = load_weights(tmp_path / "run", "guider")
+    assert meta["image_size"] == 16
+    for name, value in started.items():  # a rate of 0 leaves them as they were
+        np.testing.assert_array_equal(value, state[name], err_msg=name)
+
+
 def stop(number: signal.Signals, status: int, log: Path, ids: dict[str, Any]) -> int:
     """Start a training, stop it after its next saved state, and return the iteration it says it ended with."""
     folder = ids["output_dir"]

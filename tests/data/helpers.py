@@ -8,7 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
+import SimpleITK as sitk  # noqa: N813 (the name its manual gives it)
+
 from pig_monai.data.dicom import Header, VolumeFiles
+from pig_monai.data.volume import Volume
 
 
 def header(**changes: Any) -> Header:
@@ -61,3 +65,13 @@ def assert_nobody_is_named(dataset: Path, names: Sequence[str]) -> None:
         for identity in names:
             for text in (name.encode(), data, unpacked):
                 assert identity.lower().encode() not in text.lower(), (identity, name)
+
+
+def assert_as_itk_reads_it(volume: Volume, by_itk: sitk.Image) -> None:
+    """Whether a volume lies where ITK, whose axes are (left, posterior, superior), puts it, and its pixels."""
+    expected = np.eye(4)
+    expected[:3, :3] = np.reshape(by_itk.GetDirection(), (3, 3)) * by_itk.GetSpacing()
+    expected[:3, 3] = by_itk.GetOrigin()
+    np.testing.assert_allclose(volume.grid.affine, np.diag([-1, -1, 1, 1]) @ expected, atol=1e-6)
+    frames = np.stack([volume.frame(index).T for index in range(volume.grid.size[2])])
+    np.testing.assert_array_equal(frames, sitk.GetArrayFromImage(by_itk))

@@ -27,7 +27,7 @@ from tests.data.dbt_objects import (
     save,
     save_mask,
 )
-from tests.data.helpers import assert_nobody_is_named, contents, report, rows
+from tests.data.helpers import assert_as_itk_reads_it, assert_nobody_is_named, contents, report, rows
 
 MAMMOGRAM = uid.DigitalMammographyXRayImageStorageForPresentation
 WHOLE = {"crop": False, "chest_wall": "keep", "size": ROWS, "intensity": "window"}
@@ -91,12 +91,7 @@ def test_geometry_and_slices_agree_with_itk(tmp_path: Path) -> None:
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(tmp_path / "s")))
     by_itk = reader.Execute()
-    expected = np.eye(4)
-    expected[:3, :3] = np.reshape(by_itk.GetDirection(), (3, 3)) * by_itk.GetSpacing()
-    expected[:3, 3] = by_itk.GetOrigin()
-    np.testing.assert_allclose(volume.grid.affine, np.diag([-1, -1, 1, 1]) @ expected, atol=1e-6)
-    frames = np.stack([volume.frame(index).T for index in range(FRAMES)])
-    np.testing.assert_array_equal(frames, sitk.GetArrayFromImage(by_itk))
+    assert_as_itk_reads_it(volume, by_itk)
 
 
 def test_each_slice_s_own_rescale_counts(tmp_path: Path) -> None:

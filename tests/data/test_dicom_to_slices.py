@@ -21,7 +21,7 @@ from pig_monai.data.folder import read_datalist, read_label, read_slice
 from pig_monai.errors import PigError
 from tests.data.broken_volumes import broken_volumes
 from tests.data.dbt_objects import COLUMNS, FRAMES, IDENTITIES, ROWS, build, item, lesion, pixels, save, save_mask
-from tests.data.helpers import assert_nobody_is_named, contents, report, rows
+from tests.data.helpers import assert_as_itk_reads_it, assert_nobody_is_named, contents, report, rows
 
 ROOT = Path(__file__).parents[2]
 WHOLE = {"crop": False, "chest_wall": "keep", "size": ROWS}  # frames come out as they are, padded at the right
@@ -139,12 +139,7 @@ def test_geometry_and_frames_agree_with_itk(tmp_path: Path) -> None:
         groups.PlanePositionSequence[0].ImagePositionPatient = [*(np.array([9.0, 8, 7]) + 1.5 * frame * normal)]
     path = save(ds, tmp_path / "v.dcm")
     volume, by_itk = open_dicom(path), sitk.ReadImage(str(path))
-    expected = np.eye(4)
-    expected[:3, :3] = np.reshape(by_itk.GetDirection(), (3, 3)) * by_itk.GetSpacing()
-    expected[:3, 3] = by_itk.GetOrigin()
-    np.testing.assert_allclose(volume.grid.affine, np.diag([-1, -1, 1, 1]) @ expected, atol=1e-6)
-    frames = np.stack([volume.frame(index).T for index in range(FRAMES)])
-    np.testing.assert_array_equal(frames, sitk.GetArrayFromImage(by_itk))
+    assert_as_itk_reads_it(volume, by_itk)
 
 
 def test_the_window_is_found_wherever_it_is(tmp_path: Path) -> None:

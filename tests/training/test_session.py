@@ -81,7 +81,7 @@ def test_a_dry_run_tells_time_and_sizes_and_touches_nothing(monkeypatch, tmp_pat
         "epochs": "10.0 of 4 iterations",
         "parameters": "2.00 M",
         "output_dir": f"{tmp_path / 'run'} (a new run)",
-        "iterations": "40, of which 40 to go",
+        "iterations": "40, 0 done, 40 to go",
         "an iteration": "0.5 s (cpu)",
         "time to go": "about 20 s, validation and previews not counted",
         "peak memory": "2.5 GB",
