@@ -75,7 +75,7 @@ class Gallery:
 
     def _caption(self, indices: Sequence[int]) -> str:
         named = "; ".join(self._said(self.results[i]) for i in indices)
-        return f"Truth in orange, prediction in blue. From the top left: {named}."
+        return f"Truth in orange, prediction in blue, also where both agree. From the top left: {named}."
 
     def _said(self, result: SliceResult) -> str:
         if not result.metrics.truth_pixels:

@@ -197,7 +197,7 @@ TABLE_HEAD = ["", "mean ± sd", "95 % CI", "of", "mean over patients", "95 % CI"
 def table_rows(found: Mapping[str, Estimate]) -> list[list[str]]:
     """Return the rows of the readable table: no row of nothing, and no row that only repeats another.
 
-    Where something was predicted on every slice with a lesion, the measures "where predicted" are the others again.
+    Where something was predicted on every slice with a lesion, the measures "where predicted" repeat the others.
     """
     repeated = {name for name in found if name.endswith(WHERE_PREDICTED) and found[name] == found[_whole(name)]}
     return [_table_row(MEASURES[name], one) for name, one in found.items() if one.n and name not in repeated]
