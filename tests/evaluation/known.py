@@ -71,9 +71,12 @@ class Known:
     def add(
         self, name: str, patient: str, fold: int, truth: np.ndarray | None, *spots: tuple[float, Box], **more: Any
     ) -> None:
-        """Write a slice of spots (brightness, box) in a breast of −0.5, with dark fat of −1 in it."""
+        """Write a slice of spots (brightness, box) in a breast of −0.5, with dark fat of −1 in it.
+
+        The network sees the breast as −1 and the brightest spots as 1; what is stored as 0.55 it sees as 0.4.
+        """
         image = np.full((SIZE, SIZE), -0.5)
-        image[20:44, 40:44] = -1  # well above 0.5 % of the pixels, as the spots are: scaling changes nothing
+        image[20:44, 40:44] = -1
         for brightness, box in spots:
             image[boxes(box)] = brightness
         self.write(name, patient, fold, image, truth, **more)

@@ -29,8 +29,8 @@ def make_dataset(folder: Path) -> Known:
     known = Known(folder)
     known.add("same", "a", 0, boxes((10, 10, 8, 8)), (1.0, (10, 10, 8, 8)))
     known.add("shifted", "a", 0, boxes((10, 10, 8, 8)), (1.0, (12, 11, 8, 8)))
-    known.add("two", "b", 0, boxes((5, 5, 8, 6), (30, 20, 6, 6)), (1.0, (5, 5, 6, 6)), (0.4, (50, 50, 6, 6)))
-    known.add("free", "b", 0, boxes(), (1.0, (5, 5, 6, 6)), (0.4, (50, 50, 6, 6)), lesion=False)
+    known.add("two", "b", 0, boxes((5, 5, 8, 6), (30, 20, 6, 6)), (1.0, (5, 5, 6, 6)), (0.55, (50, 50, 6, 6)))
+    known.add("free", "b", 0, boxes(), (1.0, (5, 5, 6, 6)), (0.55, (50, 50, 6, 6)), lesion=False)
     known.add("unknown", "d", 0, boxes((40, 8, 9, 5)), (1.0, (38, 8, 9, 5)), spacing=None, label_kind="box")
     known.add("unannotated", "d", 0, None, (1.0, (10, 10, 8, 8)))
     known.add("trained", "c", 1, boxes((10, 10, 8, 8)), (1.0, (10, 10, 8, 8)))
@@ -202,7 +202,7 @@ def test_masks_come_back_to_where_the_crop_took_the_breast_from(tmp_path):
 
 
 def test_an_ensemble_averages_probabilities(known, tmp_path):
-    """At a brightness of 0.4 one network is sure of a mass and two deny it, of 1.0 all agree.
+    """Where they see 0.4, one network is sure of a mass and two deny it, where they see 1 all agree.
 
     The mean of the probabilities 0.999, 0.1 and 0.1 is no mass; the mean of their logits, 6.9, −2.2 and −2.2, and
     the largest one would be.
