@@ -85,8 +85,14 @@ class CheckFilesd(Transform):
         self.load = LoadSlicesd(("image", "label"))
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Check the files ``image`` and ``label_file``; errors are those of `LoadSlicesd`."""
-        self.load({"image": data["image"], "label": data["label_file"]})
+        """Check the files ``image`` and ``label_file``.
+
+        Raises:
+            PigError: see `LoadSlicesd`; or a slice of one value, in which no breast can be found.
+        """
+        image = self.load({"image": data["image"], "label": data["label_file"]})["image"]
+        if image.min() == image.max():
+            raise PigError(f"{data['image']} has one value everywhere", "leave it out of the dataset")
         return dict(data)
 
 
