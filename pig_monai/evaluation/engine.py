@@ -14,7 +14,15 @@ from monai.bundle import ConfigParser
 from monai.data import DataLoader, Dataset
 from monai.engines import EnsembleEvaluator, Evaluator, SupervisedEvaluator
 from monai.handlers import ConfusionMatrix, MeanDice, MeanIoUHandler, from_engine
-from monai.transforms import Compose, CopyItemsd, EnsureChannelFirstd, MeanEnsembled, SqueezeDimd, Transform
+from monai.transforms import (
+    Compose,
+    CopyItemsd,
+    EnsureChannelFirstd,
+    MeanEnsembled,
+    SqueezeDimd,
+    ToDeviced,
+    Transform,
+)
 
 from pig_monai.data.folder import Entry
 from pig_monai.data.transforms import LoadSlicesd
@@ -124,6 +132,7 @@ def make_evaluator(
         *parts.activations,
         *([] if lone else [MeanEnsembled(keys, output_key="pred")]),
         *parts.masks,
+        ToDeviced("pred", "cpu"),
         CopyItemsd("label_file", names="truth"),
         LoadSlicesd("truth"),
         EnsureChannelFirstd("truth", channel_dim="no_channel"),
