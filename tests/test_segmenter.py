@@ -151,7 +151,7 @@ def test_a_prepared_slice_looks_to_the_network_as_its_raw_image_does(tmp_path):
 def test_several_networks_say_what_the_mean_of_their_probabilities_says(tmp_path):
     """One gives everything 0.1; so the other, the logistic function of 10 x, has to give 0.9, at x = 0.22."""
     image, _ = breast_volume((80, 71, 3))  # its breast fills 64 x 64: nothing is resampled
-    image[image > 0] += np.arange(80, dtype=np.int16).repeat(71 * 3).reshape(image.shape)[image > 0]
+    image[image > 0] += 3 * np.arange(80, dtype=np.int16).repeat(71 * 3).reshape(image.shape)[image > 0]
     (tmp_path / "in").mkdir()
     write_image(tmp_path / "in/volume.nii.gz", image)
     states = {"low": (0.0, np.log(1 / 9)), "steep": (10.0, 0.0), "expected": (10.0, -np.log(9))}
