@@ -201,7 +201,9 @@ def test_pairs_are_trained_on_and_never_tested_on(segmenter, phantom_dataset, tm
     for index, entry in enumerate(datalist["training"]):
         entry.update(patient=f"synthetic-0-{index:08d}", fold=-1, origin="synthetic")
     (tmp_path / "pairs/datalist.json").write_text(json.dumps(datalist))
-    real = [entry for entry in read_datalist(phantom_dataset)["training"] if entry["fold"] != 0]
+    others = [entry for entry in read_datalist(phantom_dataset)["training"] if entry["fold"] != 0]
+    choosers = sorted({entry["patient"] for entry in others})[::8]
+    real = [entry for entry in others if entry["patient"] not in choosers]
     for most, used in ((2, 2), (1000, len(datalist["training"]))):
         ids = {"dataset_dir": phantom_dataset, "output_dir": tmp_path / f"run{most}", "max_epochs": 1, **SMALL}
         result = run_bundle("training", "configs/train.yaml", pairs_dir=tmp_path / "pairs", max_pairs=most, **ids)
