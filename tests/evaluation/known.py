@@ -11,8 +11,11 @@ import torch
 from monai.networks.nets import UNet
 
 from pig_monai.data.folder import write_datalist, write_label, write_slice
+from pig_monai.evaluation.evaluate import Evaluation
 from pig_monai.files import sha256
+from tests.conftest import ROOT
 
+BUNDLE = ROOT / "bundles/pig_dbt"
 SIZE = 64
 SPACING = [0.5, 0.25]
 
@@ -100,3 +103,26 @@ class Known:
         settings = {"name": "known", "command": "test", "seed": 0, "preprocessing": {"size": SIZE}}
         write_datalist(self.folder, entries=self.entries, **settings)
         return self.folder
+
+
+def make_dataset(folder: Path) -> Known:
+    """Write slices of three patients in fold 0, one of them without a lesion, and what is no test of that fold."""
+    known = Known(folder)
+    known.add("same", "a", 0, boxes((10, 10, 8, 8)), (1.0, (10, 10, 8, 8)))
+    known.add("shifted", "a", 0, boxes((10, 10, 8, 8)), (1.0, (12, 11, 8, 8)))
+    known.add("two", "b", 0, boxes((5, 5, 8, 6), (30, 20, 6, 6)), (1.0, (5, 5, 6, 6)), (0.55, (50, 50, 6, 6)))
+    known.add("free", "b", 0, boxes(), (1.0, (5, 5, 6, 6)), (0.55, (50, 50, 6, 6)), lesion=False)
+    known.add("unknown", "d", 0, boxes((40, 8, 9, 5)), (1.0, (38, 8, 9, 5)), spacing=None, label_kind="box")
+    known.add("unannotated", "d", 0, None, (1.0, (10, 10, 8, 8)))
+    known.add("trained", "c", 1, boxes((10, 10, 8, 8)), (1.0, (10, 10, 8, 8)))
+    known.add("generated", "synthetic-0-0", -1, boxes((9, 9, 8, 8)), (1.0, (9, 9, 8, 8)), origin="synthetic")
+    known.finish()
+    return known
+
+
+def evaluate(known: Known, output_dir: Path, ckpt: Any = None, ckpts: Any = None, **more: Any) -> dict[str, Any]:
+    given = {"fold": 0, "batch_size": 3, **more}
+    paths = None if ckpts is None else [str(path) for path in ckpts]
+    Evaluation(BUNDLE, known.folder, ckpt=ckpt and str(ckpt), ckpts=paths, output_dir=output_dir, **given).run()
+    summary: dict[str, Any] = json.loads((output_dir / "summary.json").read_text())
+    return summary
