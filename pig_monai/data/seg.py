@@ -10,6 +10,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from highdicom.seg import Segmentation, SegmentationTypeValues, segread
+from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders import RLELosslessDecoder
 from pydicom.uid import RLELossless
@@ -110,6 +111,8 @@ class SegmentationMask:
 def _places(seg: Segmentation, grid: Grid) -> list[np.ndarray]:
     """Return for each frame the 4 × 4 of whole numbers that takes (column, row, 0) to a voxel of the volume."""
     if grid.affine is None:
+        if _on_whole_image(seg, grid):
+            return [np.eye(4)] * seg.number_of_frames
         raise UnusableError(
             "the volume has no geometry, so a DICOM segmentation cannot be placed on it",
             "save the mask as NIfTI, NRRD or pictures of its slices",
@@ -129,6 +132,18 @@ def _places(seg: Segmentation, grid: Grid) -> list[np.ndarray]:
             raise UnusableError(f"the mask's grid is {own}, the volume's {grid}", GRID_REMEDY)
         places.append(place)
     return places
+
+
+def _on_whole_image(seg: Segmentation, grid: Grid) -> bool:
+    """Whether a segmentation without positions covers the one frame of what it references, as for a mammogram."""
+    if grid.size != (int(seg.Columns), int(seg.Rows), 1):
+        return False
+    for number in range(seg.number_of_frames):
+        sources = group(seg, "DerivationImageSequence", number).get("SourceImageSequence") or [Dataset()]
+        moved = any(source.get("SpatialLocationsPreserved", "YES") != "YES" for source in sources)
+        if moved or group(seg, "PlanePositionSequence", number):
+            return False
+    return True
 
 
 def _frame_affine(seg: Segmentation, number: int) -> np.ndarray:
