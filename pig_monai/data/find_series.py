@@ -19,7 +19,7 @@ from pig_monai.errors import PigError
 
 _MASK_SUFFIXES = (*NIFTI_SUFFIXES, *NRRD_SUFFIXES, *PICTURE_SUFFIXES)
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
-_NAMES = "name each mask like its DICOM file (its folder, for one file per slice) or its SeriesInstanceUID"
+_NAMES = "name it like its DICOM file (its folder, for one file per slice) or its SeriesInstanceUID"
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ class Refused:
 def find_series(series: Path, mask: Path, series_uid: str | None) -> tuple[list[MaskedSeries], list[Refused]]:
     """Find the series and its mask, or of a folder each mask's series.
 
-    A mask belongs to the volume whose file's stem (for one file per slice, whose folder's name) or SeriesInstanceUID
-    is its stem, or the longest part of its stem before ``_``, ``-`` or ``.``. The only mask for the only series
-    may have any name.
+    A mask belongs to the volume whose file's stem (for one file per slice, whose folder's name) or
+    SeriesInstanceUID is its stem, or the longest part of its stem before ``_``, ``-`` or ``.``. A single mask for
+    the only series may have any name.
 
     Args:
         series: a DICOM object, or a folder that is searched with its subfolders.
@@ -68,9 +68,10 @@ def find_series(series: Path, mask: Path, series_uid: str | None) -> tuple[list[
     if not chosen:
         raise PigError(f"no volume in {series} has the SeriesInstanceUID {series_uid}", "give --series_uid of one")
     folder, masks = _list_masks(mask)
+    own: Mapping[PurePosixPath, list[PurePosixPath]]
+    refused: list[Refused] = []
     if mask.is_file() and len(chosen) == 1:
-        own: Mapping[PurePosixPath, list[PurePosixPath]] = {next(iter(chosen)): masks}
-        refused = []
+        own = {next(iter(chosen)): masks}
     else:
         own, refused = _match(folder, masks, volumes, _refusals(found))
     root = _folder(series)
@@ -83,9 +84,11 @@ def find_series(series: Path, mask: Path, series_uid: str | None) -> tuple[list[
         for name, volume in chosen.items()
         if name in own
     ]
-    if not pairs and not refused:
+    if series_uid is None:
+        return pairs, refused
+    if not pairs:
         raise PigError(f"no mask in {mask} is one of the series {series_uid}", _NAMES)
-    return pairs, refused
+    return pairs, []  # other masks are of other series
 
 
 def _folder(series: Path) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import nibabel as nib
 import numpy as np
@@ -87,7 +87,7 @@ class SegmentationMask:
     def __init__(self, path: Path, grid: Grid) -> None:
         self.shape = grid.size[:2]
         with reading(_UNREADABLE), open_file(path) as file:
-            seg = segread(file, lazy_frame_retrieval=True)
+            seg = _opened(file)
             places = _places(seg, grid)  # before any frame is decoded
             self.voxels = self._read_voxels(seg, places)
 
@@ -106,6 +106,20 @@ class SegmentationMask:
         pixels = np.zeros(self.shape, bool)
         pixels.flat[self.voxels.get(index, np.empty(0, np.uint32))] = True
         return pixels
+
+
+def _opened(file: BinaryIO) -> Segmentation:
+    """Open a segmentation whose frames are read one at a time.
+
+    Where single bits fill no whole number of bytes, frames begin within a byte, and highdicom 0.28 reads a byte too
+    little of them from the file: such a file, which is small, is read whole.
+    """
+    seg = segread(file, lazy_frame_retrieval=True)
+    compressed = seg.file_meta.TransferSyntaxUID.is_encapsulated
+    if compressed or seg.BitsAllocated != 1 or int(seg.Rows) * int(seg.Columns) % 8 == 0:
+        return seg
+    file.seek(0)
+    return segread(file)
 
 
 def _places(seg: Segmentation, grid: Grid) -> list[np.ndarray]:

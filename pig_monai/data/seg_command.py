@@ -37,8 +37,8 @@ def masks_to_dicom_seg(
 ) -> None:
     """Write masks of DICOM series as DICOM segmentations (SEG), which open beside their series in a viewer.
 
-    A segmentation carries the PATIENT'S IDENTITY: name, ID and study are copied from the series on purpose, so that
-    the archive files it there. It belongs to the PACS, never into a dataset folder.
+    A segmentation carries the PATIENT'S IDENTITY: name, ID and study are copied from the series on purpose, so the
+    archive files it there. It belongs to the PACS, never into a dataset folder.
 
     It holds the frames with a mask, as BINARY; an empty mask gives no file. The same mask gives the same UIDs, and
     a file that is there already stays as it is.

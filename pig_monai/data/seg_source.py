@@ -29,24 +29,28 @@ _TYPE_2 = [
     "AccessionNumber",
     "ReferringPhysicianName",
 ]
-_MORE = """
-    IssuerOfPatientID TypeOfPatientID IssuerOfPatientIDQualifiersSequence OtherPatientIDsSequence OtherPatientNames
-    PatientBirthTime EthnicGroupCodeSequence PatientComments QualityControlSubject ResponsiblePerson
-    ResponsiblePersonRole ResponsibleOrganization PatientIdentityRemoved DeidentificationMethod
-    DeidentificationMethodCodeSequence
-    IssuerOfAccessionNumberSequence ReferringPhysicianIdentificationSequence ConsultingPhysicianName StudyDescription
-    ProcedureCodeSequence PhysiciansOfRecord NameOfPhysiciansReadingStudy ReferencedStudySequence RequestingService
-    ReasonForPerformedProcedureCodeSequence
-    AdmittingDiagnosesDescription AdmittingDiagnosesCodeSequence PatientAge PatientSize PatientWeight MedicalAlerts
-    Allergies Occupation SmokingStatus AdditionalPatientHistory PregnancyStatus LastMenstrualDate ReasonForVisit
-    AdmissionID IssuerOfAdmissionIDSequence ServiceEpisodeID ServiceEpisodeDescription PatientState
-    ClinicalTrialSponsorName ClinicalTrialProtocolID ClinicalTrialProtocolName ClinicalTrialSiteID
-    ClinicalTrialSiteName ClinicalTrialSubjectID ClinicalTrialSubjectReadingID
-    ClinicalTrialProtocolEthicsCommitteeName ClinicalTrialTimePointID ClinicalTrialTimePointDescription
-    SpecificCharacterSet Modality SeriesNumber NumberOfFrames PositionReferenceIndicator
-    LossyImageCompression LossyImageCompressionRatio LossyImageCompressionMethod
-    Manufacturer ManufacturerModelName DeviceSerialNumber SoftwareVersions InstitutionName StationName
-""".split()  # who was imaged, in which study, and by what: highdicom copies it
+# who was imaged, in which study, and by what: highdicom copies it
+# fmt: off
+_MORE = [
+    "IssuerOfPatientID", "TypeOfPatientID", "IssuerOfPatientIDQualifiersSequence", "OtherPatientIDsSequence",
+    "OtherPatientNames", "PatientBirthTime", "EthnicGroupCodeSequence", "PatientComments",
+    "QualityControlSubject", "ResponsiblePerson", "ResponsiblePersonRole", "ResponsibleOrganization",
+    "PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence",
+    "IssuerOfAccessionNumberSequence", "ReferringPhysicianIdentificationSequence", "ConsultingPhysicianName",
+    "StudyDescription", "ProcedureCodeSequence", "PhysiciansOfRecord", "NameOfPhysiciansReadingStudy",
+    "ReferencedStudySequence", "RequestingService", "ReasonForPerformedProcedureCodeSequence",
+    "AdmittingDiagnosesDescription", "AdmittingDiagnosesCodeSequence", "PatientAge", "PatientSize",
+    "PatientWeight", "MedicalAlerts", "Allergies", "Occupation", "SmokingStatus", "AdditionalPatientHistory",
+    "PregnancyStatus", "LastMenstrualDate", "ReasonForVisit", "AdmissionID", "IssuerOfAdmissionIDSequence",
+    "ServiceEpisodeID", "ServiceEpisodeDescription", "PatientState", "ClinicalTrialSponsorName",
+    "ClinicalTrialProtocolID", "ClinicalTrialProtocolName", "ClinicalTrialSiteID", "ClinicalTrialSiteName",
+    "ClinicalTrialSubjectID", "ClinicalTrialSubjectReadingID", "ClinicalTrialProtocolEthicsCommitteeName",
+    "ClinicalTrialTimePointID", "ClinicalTrialTimePointDescription", "SpecificCharacterSet", "Modality",
+    "SeriesNumber", "NumberOfFrames", "PositionReferenceIndicator", "LossyImageCompression",
+    "LossyImageCompressionRatio", "LossyImageCompressionMethod", "Manufacturer", "ManufacturerModelName",
+    "DeviceSerialNumber", "SoftwareVersions", "InstitutionName", "StationName",
+]
+# fmt: on
 _TAGS = [*_TYPE_1, *_TYPE_2, *_MORE, *PLACEMENT_TAGS]
 _STAND_IN = "2.25.1"  # where there is no frame of reference: highdicom wants one
 _SEXES = ("M", "F", "O")

@@ -102,7 +102,7 @@ def _highdicom(
         series_description="Mass segmentation",
         manufacturer=_NAME,
         manufacturer_model_name=_NAME,
-        software_versions=(f"{_NAME} {__version__}", f"highdicom {hd.__version__}"),
+        software_versions=__version__,  # highdicom adds itself as contributing equipment
         device_serial_number="0",
         content_label="MASS",
         content_description="Masses",

@@ -11,8 +11,8 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from pig_monai.data.dicom.files import open_file, read_tags, reading
-from pig_monai.data.dicom.placement import OF_SEVERAL_SIZES, PLACEMENT_TAGS, Placement, place_object, place_slices
 from pig_monai.data.dicom.pixels import PIXEL_TAGS, PixelData, find_pixel_data
+from pig_monai.data.dicom.placement import OF_SEVERAL_SIZES, PLACEMENT_TAGS, Placement, place_object, place_slices
 from pig_monai.data.dicom.values import VALUE_TAGS, Values
 from pig_monai.data.volume import UnusableError, Volume, Window
 
