@@ -111,8 +111,8 @@ class SegmentationMask:
 def _opened(file: BinaryIO) -> Segmentation:
     """Open a segmentation whose frames are read one at a time.
 
-    Where single bits fill no whole number of bytes, frames begin within a byte, and highdicom 0.28 reads a byte too
-    little of them from the file: such a file, which is small, is read whole.
+    Where single bits fill no whole number of bytes, frames begin within a byte, and highdicom 0.28 reads too few
+    bytes of some of them from the file: such a file, which is small, is read whole.
     """
     seg = segread(file, lazy_frame_retrieval=True)
     compressed = seg.file_meta.TransferSyntaxUID.is_encapsulated

@@ -18,7 +18,7 @@ from pig_monai.data.options import choice
 from pig_monai.data.seg import is_segmentation
 from pig_monai.data.seg_source import read_source
 from pig_monai.data.volume import UnusableError
-from pig_monai.data.write_seg import ALGORITHMS, build_segmentation
+from pig_monai.data.write_seg import ALGORITHMS, build_segmentation, encode
 from pig_monai.errors import PigError
 from pig_monai.files import atomic_path
 
@@ -124,7 +124,7 @@ def _write(pair: MaskedSeries, file: Path, algorithm: str, replace: bool, dry: b
         return "empty, without a file"
     if not dry:
         with atomic_path(file) as scratch:
-            seg.save_as(scratch, enforce_file_format=True)
+            scratch.write_bytes(encode(seg))
     return "to write" if dry else "written"
 
 

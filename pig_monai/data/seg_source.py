@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 from pydicom import uid
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
-from pydicom.valuerep import DSfloat
+from pydicom.valuerep import DA, TM, DSfloat
 
 from pig_monai.data.dicom.files import EXPORT_AGAIN, open_file, read_tags, reading
 from pig_monai.data.dicom.geometry import group
@@ -83,8 +84,9 @@ class SegSource:
 def read_source(paths: Sequence[Path]) -> SegSource:
     """Read the headers of a volume; its pixels are not touched.
 
-    What the standard lets be empty (Type 2) and the header lacks becomes empty. The measures of the pixels become
-    those of the grid, which a header may give elsewhere, or in several ways.
+    What the standard lets be empty (Type 2) and the header lacks, or gives as no valid date, time or sex, becomes
+    empty. The measures of the pixels become those of the grid, which a header may give elsewhere or in several
+    ways.
 
     Args:
         paths: the object's file, or one file per slice in geometric order.
@@ -124,13 +126,23 @@ def _read(path: Path) -> Dataset:
         if not ds.get(name):
             raise UnusableError(f"its header lacks {name}", EXPORT_AGAIN)
     for name in _TYPE_2:
-        if name not in ds:
+        if name not in ds or not _is_valid(ds[name]):
             setattr(ds, name, None)
-    if ds.PatientSex not in _SEXES:
-        ds.PatientSex = None
     if not ds.get("FrameOfReferenceUID"):
         ds.pop("FrameOfReferenceUID", None)
     return ds
+
+
+def _is_valid(element: DataElement) -> bool:
+    """Whether highdicom takes a value; anonymised headers hold dates such as 00000000."""
+    if element.keyword == "PatientSex":
+        return element.value in _SEXES
+    try:
+        parse = {"DA": DA, "TM": TM}.get(element.VR, str)
+        parse(element.value)
+        return True
+    except ValueError:
+        return False
 
 
 def _set_geometry(ds: Dataset, placement: Placement) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Mapping
 from datetime import datetime
@@ -65,6 +66,18 @@ def build_segmentation(
         return seg
 
 
+def encode(seg: Segmentation) -> bytes:
+    """Return a segmentation as the bytes of a DICOM file.
+
+    Raises:
+        UnusableError: a value of the series' header cannot be written.
+    """
+    with reading("its headers cannot be made a segmentation of"):
+        stream = io.BytesIO()
+        seg.save_as(stream, enforce_file_format=True)
+        return stream.getvalue()
+
+
 class _Uids:
     """UIDs of what a segmentation consists of, under the root that needs no registration (PS3.5 B.2)."""
 
@@ -108,6 +121,7 @@ def _highdicom(
         content_description="Masses",
         content_date=made.date(),
         content_time=made.time(),
+        specific_character_set=None,  # highdicom refuses some that the standard allows: see `_amend`
         series_date=made.date(),
         series_time=made.time(),
     )
@@ -131,12 +145,17 @@ def _describe(algorithm: SegmentAlgorithmTypeValues) -> SegmentDescription:
 
 
 def _series_number(header: Dataset) -> int:
-    number = int(header.get("SeriesNumber") or 0)
+    try:
+        number = int(header.get("SeriesNumber") or 0)
+    except ValueError:
+        number = 0
     return min(max(number, 0) + _AFTER_SOURCE, _LARGEST_NUMBER)
 
 
 def _amend(seg: Segmentation, source: SegSource, frames: list[int], made: datetime, uids: _Uids) -> None:
     """Put right what highdicom makes up or leaves out."""
+    if "SpecificCharacterSet" in source.headers[0]:
+        seg.SpecificCharacterSet = source.headers[0].SpecificCharacterSet
     organization = uids.make("dimension")
     for item in (*seg.DimensionOrganizationSequence, *seg.DimensionIndexSequence):
         item.DimensionOrganizationUID = organization

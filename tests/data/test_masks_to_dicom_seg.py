@@ -1,4 +1,4 @@
-"""The command: which mask goes with which series, what is written, kept, replaced and refused, and the way back."""
+"""The command: which mask goes with which series; what is written, kept, replaced, refused; and the way back."""
 
 from __future__ import annotations
 

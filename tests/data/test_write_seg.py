@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -14,13 +15,14 @@ import pydicom
 import pytest
 from highdicom._standard_utils import get_iod_module_map, get_module_attribute_map
 from pydicom import uid
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
 from pig_monai.data.dicom import open_volume
 from pig_monai.data.masks import open_masks
 from pig_monai.data.seg_source import read_source
 from pig_monai.data.volume import UnusableError
-from pig_monai.data.write_seg import build_segmentation
+from pig_monai.data.write_seg import build_segmentation, encode
 from tests.data.dbt_objects import FRAMES, ORIGIN, SPACING, affine, build_slices, item, pixels, save, save_mask
 from tests.data.segmentations import FRAME_OF_REFERENCE, WHAT_SEG_COPIES, source
 
@@ -48,7 +50,7 @@ def write(paths: Sequence[Path], mask: Path, out: Path, algorithm: str = "automa
     given = read_source(paths)
     seg = build_segmentation(given, open_masks([mask], given.grid, volumetric=True), algorithm, MADE)
     assert seg is not None
-    seg.save_as(out, enforce_file_format=True)
+    out.write_bytes(encode(seg))
     return pydicom.dcmread(out)
 
 
@@ -164,8 +166,8 @@ def test_header_says_what_it_is_and_whose(tmp_path: Path) -> None:
     path = save(volume, tmp_path / "v.dcm")
     seg = write([path], save_mask(truth(), tmp_path / "v.nii.gz"), tmp_path / "seg.dcm")
     same = (
-        "PatientName PatientID PatientBirthDate PatientSex PatientAge IssuerOfPatientID StudyInstanceUID StudyDate "
-        "StudyTime StudyID AccessionNumber StudyDescription ReferringPhysicianName FrameOfReferenceUID"
+        "PatientName PatientID PatientBirthDate PatientSex PatientAge IssuerOfPatientID StudyInstanceUID "
+        "StudyDate StudyTime StudyID AccessionNumber StudyDescription ReferringPhysicianName FrameOfReferenceUID"
     )
     for name in same.split():
         assert seg[name].value == volume[name].value, name
@@ -233,7 +235,14 @@ def test_every_required_attribute_is_there(tmp_path: Path, kind: str) -> None:
 
 def test_what_hospitals_leave_out_is_left_empty(tmp_path: Path) -> None:
     volume = source(stored_pixels(), PatientSex="U")
-    left_out = "PatientBirthDate StudyID StudyDate StudyTime AccessionNumber ReferringPhysicianName".split()
+    left_out = [
+        "PatientBirthDate",
+        "StudyID",
+        "StudyDate",
+        "StudyTime",
+        "AccessionNumber",
+        "ReferringPhysicianName",
+    ]
     for name in [*left_out, "Modality", "InstanceNumber", "Manufacturer"]:
         del volume[name]
     path = save(volume, tmp_path / "v.dcm")
@@ -259,9 +268,17 @@ def test_a_missing_frame_of_reference_is_not_made_up(tmp_path: Path) -> None:
         np.testing.assert_array_equal(by_our_reader(paths, tmp_path / "seg.dcm"), truth())
 
 
-@pytest.mark.parametrize("character_set", [None, "ISO_IR 100", "ISO_IR 192"])
-def test_names_keep_their_letters(tmp_path: Path, character_set: str | None) -> None:
-    encoded = "Müller^Zoë".encode("utf-8" if character_set == "ISO_IR 192" else "latin-1")
+@pytest.mark.parametrize(
+    ("character_set", "encoded"),
+    [
+        (None, "Müller^Zoë".encode("latin-1")),
+        ("ISO_IR 100", "Müller^Zoë".encode("latin-1")),
+        ("ISO_IR 192", "Müller^Zoë".encode()),
+        (["", "ISO 2022 IR 87"], b"Yamada^Tarou=\x1b$B;3ED\x1b(B^\x1b$BB@O:\x1b(B"),  # PS3.5 H.3.1
+        ("ISO-IR 100", "Müller^Zoë".encode("latin-1")),  # as some write it
+    ],
+)
+def test_names_keep_their_letters(tmp_path: Path, character_set: str | list[str] | None, encoded: bytes) -> None:
     volume = source(stored_pixels(), PatientName=encoded)
     if character_set:
         volume.SpecificCharacterSet = character_set
@@ -269,6 +286,34 @@ def test_names_keep_their_letters(tmp_path: Path, character_set: str | None) -> 
     write([path], save_mask(truth(), tmp_path / "v.nii.gz"), tmp_path / "seg.dcm")
     assert encoded in (tmp_path / "seg.dcm").read_bytes()
     assert pydicom.dcmread(tmp_path / "seg.dcm").PatientName == pydicom.dcmread(path).PatientName
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kept"),
+    [
+        ("PatientBirthDate", b"00000000", False),
+        ("StudyDate", b"20201399", False),
+        ("StudyTime", b"9:30", False),
+        ("AccessionNumber", b"12345678901234567890", True),  # too long, yet what the archive knows it by
+        ("PatientID", "A-ÄÖ".encode("latin-1"), True),
+        ("PatientAge", b"63", True),
+        ("SeriesNumber", b"abc ", False),
+    ],
+)
+def test_invalid_values_are_no_hindrance(tmp_path: Path, name: str, value: bytes, kept: bool) -> None:
+    path = save(source(stored_pixels()), tmp_path / "v.dcm")
+    ds = pydicom.dcmread(path)
+    tag = pydicom.tag.Tag(name)
+    ds[name] = RawDataElement(tag, pydicom.datadict.dictionary_VR(tag), len(value), value, 0, False, True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        save(ds, path)
+        seg = write([path], save_mask(truth(), tmp_path / "v.nii.gz"), tmp_path / "seg.dcm")
+        if name == "SeriesNumber":
+            assert seg.SeriesNumber == 1000
+        else:
+            assert bool(seg[name].value) == kept
+            assert not kept or value in (tmp_path / "seg.dcm").read_bytes()
 
 
 def test_only_headers_are_read(tmp_path: Path) -> None:
