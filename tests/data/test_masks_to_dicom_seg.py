@@ -22,7 +22,7 @@ from tests.conftest import ROOT
 from tests.data.dbt_objects import affine, build_slices, lesion, pixels, save, save_mask
 from tests.data.helpers import contents
 from tests.data.segmentations import WHAT_SEG_COPIES, source
-from tests.data.test_write_seg import by_hand, mammogram
+from tests.data.written_segs import by_hand, mammogram
 
 
 def run(series: Path, mask: Path, output: Path, **options: Any) -> None:
