@@ -39,9 +39,14 @@ class MaskedSeries:
 
 @dataclass(frozen=True)
 class Refused:
-    """A mask of which no segmentation can be made."""
+    """Why of a mask no segmentation is made.
 
-    mask: Path
+    Args:
+        path: of the mask or, where that is at fault, of its series.
+        why: the reason and the remedy.
+    """
+
+    path: Path
     why: UnusableError
 
 
@@ -154,7 +159,10 @@ def _match(
             own[fitting[0]].append(mask)
             continue
         whys = with_longest_stem(refusals, stem(mask)) if not fitting else []
-        why = whys[0] if whys else UnusableError("the mask fits no volume, or several", _NAMES)
+        if whys:
+            why = UnusableError(f"its series cannot be used: {whys[0].reason}", whys[0].remedy, whys[0].detail)
+        else:
+            why = UnusableError("the mask fits no volume, or several", _NAMES)
         refused.append(Refused(folder / mask, why))
     return dict(own), refused
 

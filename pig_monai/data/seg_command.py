@@ -16,7 +16,7 @@ from pig_monai.data.find_series import MaskedSeries, Refused, find_series
 from pig_monai.data.masks import open_masks
 from pig_monai.data.options import choice
 from pig_monai.data.seg import is_segmentation
-from pig_monai.data.seg_source import read_source
+from pig_monai.data.seg_source import SegSource, read_source
 from pig_monai.data.volume import UnusableError
 from pig_monai.data.write_seg import ALGORITHMS, build_segmentation, encode
 from pig_monai.errors import PigError
@@ -68,14 +68,17 @@ def masks_to_dicom_seg(
     done: Counter[str] = Counter()
     bar = tqdm(zip(pairs, targets, strict=True), "segmentations", len(pairs), unit="mask", disable=len(pairs) < 2)
     for pair, file in bar:
+        at_fault = pair.files[0]
         try:
-            done[_write(pair, file, kind, replace, dry)] += 1
+            headers = read_source(pair.files)
+            at_fault = pair.masks[0]
+            done[_write(headers, pair.masks, file, kind, replace, dry)] += 1
         except UnusableError as why:
-            refused.append(Refused(pair.masks[0], why))
+            refused.append(Refused(at_fault, why))
     told = [f"{count} {outcome}" for outcome, count in sorted(done.items(), reverse=True)]
     if told:
         print(f"{', '.join(told)}, in {target}")
-    _report(refused, len(pairs))
+    _report(refused)
 
 
 def _check_no_dataset(target: Path) -> None:
@@ -95,23 +98,28 @@ def _targets(pairs: Sequence[MaskedSeries], target: Path) -> list[Path]:
         return [target] * len(pairs)
     if target.is_file():
         raise PigError(f"--output {target} is a file", "give a folder, or a file that ends in .dcm")
-    return [target / pair.name.with_name(f"{pair.name.name}_seg.dcm") for pair in pairs]
+    targets = [target / pair.name.with_name(f"{pair.name.name}_seg.dcm") for pair in pairs]
+    file, count = Counter(targets).most_common(1)[0] if targets else (target, 1)
+    if count > 1:
+        raise PigError(f"{count} series would become {file}", "write them one by one, with --series_uid")
+    return targets
 
 
-def _write(pair: MaskedSeries, file: Path, algorithm: str, replace: bool, dry: bool) -> str:
+def _write(
+    source: SegSource, mask_files: Sequence[Path], file: Path, algorithm: str, replace: bool, dry: bool
+) -> str:
     """Write one segmentation.
 
     Returns:
         what became of it.
 
     Raises:
-        UnusableError: there is something else in its place, or see `read_source` and `build_segmentation`.
+        UnusableError: there is something else in its place, or see `open_masks` and `build_segmentation`.
     """
     if file.exists() and not is_segmentation(file):
         raise UnusableError(f"{file} is there and is no segmentation", "give another --output")
-    source = read_source(pair.files)
-    masks = open_masks(pair.masks, source.grid, volumetric=True)
-    made = datetime.fromtimestamp(int(max(path.stat().st_mtime for path in pair.masks)))
+    masks = open_masks(mask_files, source.grid, volumetric=True)
+    made = datetime.fromtimestamp(int(max(path.stat().st_mtime for path in mask_files)))
     seg = build_segmentation(source, masks, algorithm, made)
     if file.exists():
         if seg is not None and _instance(file) == seg.SOPInstanceUID:
@@ -133,7 +141,7 @@ def _instance(file: Path) -> str:
         return str(read_tags(stream, ["SOPInstanceUID"]).get("SOPInstanceUID", ""))
 
 
-def _report(refused: Sequence[Refused], pairs: int) -> None:
+def _report(refused: Sequence[Refused]) -> None:
     """End with an error where a mask has become no segmentation.
 
     Raises:
@@ -142,10 +150,10 @@ def _report(refused: Sequence[Refused], pairs: int) -> None:
     if not refused:
         return
     if len(refused) == 1:
-        raise PigError(f"{refused[0].mask}: {refused[0].why.reason}", refused[0].why.remedy)
+        raise PigError(f"{refused[0].path}: {refused[0].why.reason}", refused[0].why.remedy)
     for row in refused:
         detail = f" ({row.why.detail})" if row.why.detail else ""
-        line = f"not written: {row.mask}: {row.why.reason}; {row.why.remedy}{detail}"
+        line = f"not written: {row.path}: {row.why.reason}; {row.why.remedy}{detail}"
         print(" ".join(line.split()), file=sys.stderr)
     raise PigError(
         f"{len(refused)} masks were not written, as told above", "mend them and run the same command again"

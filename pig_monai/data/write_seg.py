@@ -60,7 +60,7 @@ def build_segmentation(
     if not kept:
         return None
     uids = _Uids(source, kept, algorithm)
-    with reading("its headers cannot be made a segmentation of"):
+    with reading("the headers of its series cannot be made a segmentation of"):
         seg = _highdicom(source, kept, algorithm, made, uids)
         _amend(seg, source, list(kept), made, uids)
         return seg
@@ -72,7 +72,7 @@ def encode(seg: Segmentation) -> bytes:
     Raises:
         UnusableError: a value of the series' header cannot be written.
     """
-    with reading("its headers cannot be made a segmentation of"):
+    with reading("the headers of its series cannot be made a segmentation of"):
         stream = io.BytesIO()
         seg.save_as(stream, enforce_file_format=True)
         return stream.getvalue()

@@ -13,6 +13,7 @@ import numpy as np
 import pydicom
 import pytest
 from PIL import Image
+from pydicom.uid import SecondaryCaptureImageStorage
 
 from pig_monai.data.commands import dicom_to_slices
 from pig_monai.data.phantom_dicom import write_phantom
@@ -124,6 +125,16 @@ def test_a_single_mask_may_have_any_name(tmp_path: Path, volume: Path, mask: Pat
     assert "has the SeriesInstanceUID 1.2" in failure(volume.parent, mask, tmp_path / "z.dcm", series_uid="1.2")
 
 
+def test_series_of_one_name_do_not_replace_each_other(tmp_path: Path) -> None:
+    for name in ("one", "one.dcm"):
+        ds = source()
+        save(ds, tmp_path / "dicom" / name)
+        save_mask(lesion([1]), tmp_path / "masks" / f"{ds.SeriesInstanceUID}.nii.gz")
+    told = failure(tmp_path / "dicom", tmp_path / "masks", tmp_path / "segs", overwrite=True)
+    assert "one_seg.dcm" in told
+    assert not (tmp_path / "segs").exists()
+
+
 def test_slices_in_the_folder_that_is_given(tmp_path: Path, mask: Path) -> None:
     for number, ds in enumerate(build_slices(pixels(), **WHAT_SEG_COPIES)):
         save(ds, tmp_path / "IM" / f"{number}")
@@ -186,18 +197,26 @@ def test_what_does_not_fit_is_told_and_the_others_are_written(tmp_path: Path, ma
     save(source(), tmp_path / "dicom" / "two.dcm")
     uneven = source(order=[0, 1, 2, 7])
     save(uneven, tmp_path / "dicom" / "three.dcm")
+    save(source(StudyInstanceUID=""), tmp_path / "dicom" / "five.dcm")
+    save(source(SOPClassUID=SecondaryCaptureImageStorage), tmp_path / "dicom" / "six.dcm")
+    for name in ("three", "four", "five", "six"):
+        save_mask(lesion([1]), tmp_path / "masks" / f"{name}.nii.gz")
     shifted = affine()
     shifted[0, 3] += 2
     save_mask(lesion([1]), tmp_path / "masks" / "two.nii.gz", shifted)
-    save_mask(lesion([1]), tmp_path / "masks" / "three.nii.gz")
-    save_mask(lesion([1]), tmp_path / "masks" / "four.nii.gz")
     told = failure(tmp_path / "dicom", tmp_path / "masks", tmp_path / "segs")
-    assert told.startswith("3 masks were not written")
+    assert told.startswith("5 masks were not written")
     assert files(tmp_path / "segs") == ["one_seg.dcm"]
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("not written")]
-    reasons = {"two": "the mask's grid is", "three": "its frames lie unevenly", "four": "the mask fits no volume"}
+    reasons = {
+        "two.nii.gz": "the mask's grid is",
+        "three.dcm": "its frames lie unevenly",
+        "four.nii.gz": "the mask fits no volume",
+        "five.dcm": "its header lacks StudyInstanceUID",
+        "six.nii.gz": "its series cannot be used: a secondary capture",
+    }
     for name, reason in reasons.items():
-        (line,) = [line for line in lines if f"{name}.nii.gz" in line]
+        (line,) = [line for line in lines if name in line]
         assert reason in line
 
 
