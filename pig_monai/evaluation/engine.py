@@ -14,7 +14,15 @@ from monai.bundle import ConfigParser
 from monai.data import DataLoader, Dataset
 from monai.engines import EnsembleEvaluator, Evaluator, SupervisedEvaluator
 from monai.handlers import ConfusionMatrix, MeanDice, MeanIoUHandler, from_engine
-from monai.transforms import Compose, CopyItemsd, EnsureChannelFirstd, MeanEnsembled, SqueezeDimd, Transform
+from monai.transforms import (
+    Compose,
+    CopyItemsd,
+    EnsureChannelFirstd,
+    MeanEnsembled,
+    SqueezeDimd,
+    ToDeviced,
+    Transform,
+)
 
 from pig_monai.data.folder import Entry
 from pig_monai.data.transforms import LoadSlicesd
@@ -85,8 +93,14 @@ class CheckFilesd(Transform):
         self.load = LoadSlicesd(("image", "label"))
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Check the files ``image`` and ``label_file``; errors are those of `LoadSlicesd`."""
-        self.load({"image": data["image"], "label": data["label_file"]})
+        """Check the files ``image`` and ``label_file``.
+
+        Raises:
+            PigError: see `LoadSlicesd`; or a slice of one value, in which no breast can be found.
+        """
+        image = self.load({"image": data["image"], "label": data["label_file"]})["image"]
+        if image.min() == image.max():
+            raise PigError(f"{data['image']} has one value everywhere", "leave it out of the dataset")
         return dict(data)
 
 
@@ -118,6 +132,7 @@ def make_evaluator(
         *parts.activations,
         *([] if lone else [MeanEnsembled(keys, output_key="pred")]),
         *parts.masks,
+        ToDeviced("pred", "cpu"),
         CopyItemsd("label_file", names="truth"),
         LoadSlicesd("truth"),
         EnsureChannelFirstd("truth", channel_dim="no_channel"),

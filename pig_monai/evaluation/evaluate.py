@@ -47,6 +47,7 @@ from pig_monai.evaluation.segmenters import (
     check_same_size,
     given_weights,
     load_segmenter,
+    pairs_are_traced,
 )
 from pig_monai.files import write_json, write_text
 from pig_monai.metrics.bootstrap import DRAWS, LEVEL
@@ -249,17 +250,26 @@ class Evaluation:
         phantoms = sum(entry.get("origin") == "phantom" for entry in self.selection.entries)
         boxes, no_spacing = counted["labelled_by_boxes"], counted["slices_without_spacing"]
         empty, patients = counted["empty_predictions_on_lesions"], counted["patients_with_lesion"]
-        notes = {
-            "the training chose its best weights by the Dice of this fold: the figures are somewhat too good": (
-                chosen_here
+        untraced = not all(map(pairs_are_traced, self.segmenters))
+        notes = [
+            (
+                chosen_here,
+                "the training chose its best weights by the Dice of this fold: the figures flatter them",
             ),
-            f"{patients} patients with a lesion are too few for intervals to be trusted": patients < FEW_PATIENTS,
-            f"{phantoms} slices are of a phantom, drawn anatomy: they say nothing about real breasts": phantoms,
-            f"on {empty} slices with a lesion nothing was predicted": empty,
-            f"{boxes} slices are labelled by ellipses in boxes, not by contours": boxes,
-            f"{no_spacing} slices have no spacing: their HD95 is in pixels only": no_spacing,
-        }
-        return [note for note, applies in notes.items() if applies]
+            (
+                untraced,
+                "the weights do not say which fold their pairs' generator held out: it may have seen this one",
+            ),
+            (
+                patients < FEW_PATIENTS,
+                f"{patients} patients with a lesion are too few for intervals to be trusted",
+            ),
+            (phantoms, f"{phantoms} slices are of a phantom, drawn anatomy: they say nothing about real breasts"),
+            (empty, f"on {empty} slices with a lesion nothing was predicted"),
+            (boxes, f"{boxes} slices are labelled by ellipses in boxes, not by contours"),
+            (no_spacing, f"{no_spacing} slices have no spacing: their HD95 is in pixels only"),
+        ]
+        return [note for applies, note in notes if applies]
 
     def plan(self) -> None:
         """Check everything that `run` would need, time one batch, and print the plan; nothing is written."""
@@ -290,7 +300,7 @@ class Evaluation:
 
 def _described(segmenter: Segmenter) -> dict[str, Any]:
     """Return what the summary keeps of a network: no paths, and patients by number only."""
-    kept = ("image_size", "fold", "pairs", "data", "epoch", "iteration", "val_mean_dice")
+    kept = ("image_size", "fold", "pairs", "pairs_folds", "data", "epoch", "iteration", "val_mean_dice")
     known = {key: segmenter.meta[key] for key in kept if key in segmenter.meta}
     return {"sha256": segmenter.sha256, **known, "patients": len(segmenter.meta["patients"])}
 

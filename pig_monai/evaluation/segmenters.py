@@ -1,7 +1,8 @@
 """Segmenters to evaluate: weights, what they say of themselves, and whether they may be tested on given slices.
 
 `train.yaml` writes plain weights, ``model.pt``, and beside them ``model.json``: ``role``, ``network`` (a class of
-MONAI's with its arguments), ``image_size``, ``fold`` (held out), ``patients`` (trained on), ``weights_sha256`` …
+MONAI's with its arguments), ``image_size``, ``fold`` (held out), ``patients`` (trained on), ``weights_sha256`` …;
+and of generated slices ``pairs``, their number, and ``pairs_folds``, the folds that their generators held out.
 """
 
 from __future__ import annotations
@@ -156,13 +157,21 @@ def check_fits(segmenter: Segmenter, fold: int, patients: Collection[str], datas
         dataset: their ``datalist.json``, for errors.
 
     Raises:
-        PigError: the network held out another fold, was trained on one of the patients, or does not say on whom.
+        PigError: the network held out another fold, was trained on one of the patients, or does not say on whom;
+            or it was trained on pairs whose generator saw the fold.
     """
     held_out, ckpt = segmenter.meta["fold"], f"ckpt {segmenter.path}"
     if fold not in (-1, held_out):
         trained = "with no fold held out" if held_out == -1 else f"with fold {held_out} held out"
         raise PigError(
             f"{ckpt} was trained {trained}, and fold is {fold}", f"give weights that held out fold {fold}"
+        )
+    elsewhere = [other for other in segmenter.meta.get("pairs_folds") or [] if fold not in (-1, other)]
+    if elsewhere:
+        generator = "no fold" if elsewhere[0] == -1 else f"fold {elsewhere[0]}"
+        raise PigError(
+            f"{ckpt} was trained on pairs whose generator held out {generator}, and fold is {fold}",
+            f"train on pairs of a generator that held out fold {fold}: others carry what is to be tested",
         )
     trained_on = set(map(str, segmenter.meta["patients"]))
     if UNKNOWN in trained_on:
@@ -175,6 +184,11 @@ def check_fits(segmenter: Segmenter, fold: int, patients: Collection[str], datas
         raise PigError(
             f"{ckpt} was trained on {count} ({seen[0]} …)", "evaluate on patients that no training had, by --fold"
         )
+
+
+def pairs_are_traced(segmenter: Segmenter) -> bool:
+    """Whether the network's weights say which patients the generators of its pairs, if any, did not see."""
+    return not segmenter.meta.get("pairs") or isinstance(segmenter.meta.get("pairs_folds"), list)
 
 
 def check_same_size(segmenters: Sequence[Segmenter]) -> None:

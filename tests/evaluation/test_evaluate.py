@@ -242,6 +242,13 @@ def test_weights_that_the_fold_chose_are_said_to_flatter(known, tmp_path):
     )
 
 
+def test_pairs_of_this_folds_generator_are_fine_and_untraced_ones_are_noted(known, tmp_path):
+    traced = write_segmenter(tmp_path / "traced", gain=4.0, offset=0.0, pairs=8, pairs_folds=[0])
+    assert not any("pairs" in note for note in evaluate(known, tmp_path / "a", traced)["notes"])
+    untraced = write_segmenter(tmp_path / "untraced", gain=4.0, offset=0.0, pairs=8)
+    assert any("their pairs' generator" in note for note in evaluate(known, tmp_path / "b", untraced)["notes"])
+
+
 # --- what is refused ---------------------------------------------------------------------------------------------
 
 
@@ -278,6 +285,16 @@ def no_fold(weights: Path) -> list[str]:
 def seen_patient(weights: Path) -> list[str]:
     change(patients=["z", "b", "a"])(weights)
     return [str(weights), "trained on 2 of the 3 patients of fold 0 in", "datalist.json (a …)"]
+
+
+def pairs_of_other_fold(weights: Path) -> list[str]:
+    change(pairs=8, pairs_folds=[0, 2])(weights)
+    return [str(weights), "trained on pairs whose generator held out fold 2, and fold is 0"]
+
+
+def pairs_of_all(weights: Path) -> list[str]:
+    change(pairs=8, pairs_folds=[-1])(weights)
+    return [str(weights), "trained on pairs whose generator held out no fold, and fold is 0"]
 
 
 def unknown_patients(weights: Path) -> list[str]:
@@ -338,8 +355,9 @@ def full_state(weights: Path) -> list[str]:
 @pytest.mark.parametrize(
     "spoil",
     [
-        no_json, other_weights, other_fold, no_fold, seen_patient, unknown_patients, other_network, foreign_class,
-        wrong_arguments, generator, half_described, no_weights, torn_weights, broken_weights, full_state,
+        no_json, other_weights, other_fold, no_fold, seen_patient, pairs_of_other_fold, pairs_of_all,
+        unknown_patients, other_network, foreign_class, wrong_arguments, generator, half_described, no_weights,
+        torn_weights, broken_weights, full_state,
     ],
 )  # fmt: skip
 def test_weights_that_do_not_fit_are_refused_before_anything_is_written(spoil, known, tmp_path):
@@ -388,6 +406,15 @@ def test_a_broken_slice_is_named(copier, tmp_path):
         evaluate(known, tmp_path / "out", copier)
     assert f"{file} cannot be read" in str(find_user_error(wrapped.value))
     assert not (tmp_path / "out/metrics.csv").exists()
+
+
+def test_a_slice_without_a_picture_is_named(copier, tmp_path):
+    known = Known(tmp_path / "dataset")
+    known.write("flat", "a", 0, np.full((SIZE, SIZE), -1.0), boxes((9, 9, 8, 8)))
+    known.finish()
+    with pytest.raises(RuntimeError) as wrapped:
+        evaluate(known, tmp_path / "out", copier)
+    assert f"{known.folder / 'images/flat.nii.gz'} has one value everywhere" in str(find_user_error(wrapped.value))
 
 
 # --- as a user types it ------------------------------------------------------------------------------------------
