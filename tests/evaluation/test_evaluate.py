@@ -145,7 +145,6 @@ def test_the_summary_counts_what_was_left_out_and_says_what_to_beware_of(evaluat
     notes = " ".join(summary["notes"])
     for words in ("3 patients with a lesion are too few", "1 slices are labelled by ellipses", "1 slices have no"):
         assert words in notes
-    assert "best weights" not in notes  # this model.json does not say that the fold chose them
 
 
 def test_monais_own_metrics_agree(evaluated):
@@ -233,13 +232,6 @@ def test_new_data_are_evaluated_whole(known, tmp_path):
     found = evaluate(known, tmp_path / "out", stranger, fold=-1)
     assert list(read_csv(tmp_path / "out/metrics.csv")) == [*EVALUATED, "trained"]
     assert found["counts"]["left_out"] == {"unannotated": 1, "synthetic": 1}
-
-
-def test_weights_that_the_fold_chose_are_said_to_flatter(known, tmp_path):
-    chosen = write_segmenter(tmp_path / "chosen", gain=4.0, offset=0.0, val_mean_dice=0.7)
-    assert any(
-        "best weights by the Dice of this fold" in n for n in evaluate(known, tmp_path / "a", chosen)["notes"]
-    )
 
 
 def test_pairs_of_this_folds_generator_are_fine_and_untraced_ones_are_noted(known, tmp_path):
