@@ -200,6 +200,7 @@ def test_pairs_are_trained_on_and_never_tested_on(segmenter, phantom_dataset, tm
     shutil.copytree(phantom_dataset, tmp_path / "pairs")
     for index, entry in enumerate(datalist["training"]):
         entry.update(patient=f"synthetic-0-{index:08d}", fold=-1, origin="synthetic")
+        entry["provenance"] = {"generator_fold": index % 2}
     (tmp_path / "pairs/datalist.json").write_text(json.dumps(datalist))
     others = [entry for entry in read_datalist(phantom_dataset)["training"] if entry["fold"] != 0]
     choosers = sorted({entry["patient"] for entry in others})[::8]
@@ -210,6 +211,7 @@ def test_pairs_are_trained_on_and_never_tested_on(segmenter, phantom_dataset, tm
         assert result.returncode == 0, result.stderr
         meta = json.loads((tmp_path / f"run{most}/model.json").read_text())
         assert meta["pairs"] == used
+        assert meta["pairs_folds"] == [0, 1]
         assert not any(patient.startswith("synthetic") for patient in meta["patients"])
         state = torch.load(next((tmp_path / f"run{most}/checkpoints").glob("checkpoint_*.pt")), weights_only=True)
         assert state["trainer"]["iteration"] == -(-(len(real) + used) // 8)
