@@ -20,8 +20,12 @@ _SCRATCH = ".writing-"
 
 
 @contextmanager
-def atomic_path(target: str | Path) -> Iterator[Path]:
+def atomic_path(target: str | Path, private: bool = False) -> Iterator[Path]:
     """Yield a scratch path beside ``target`` (same suffixes); rename it if the block succeeds.
+
+    Args:
+        target: the file.
+        private: whether its owner alone may read it, instead of whom the umask lets.
 
     Raises:
         PigError: the disk is full; what ``target`` was, it still is.
@@ -30,9 +34,10 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
     try:
         with _scratch_file(target) as scratch:
             yield scratch
-            umask = os.umask(0)
-            os.umask(umask)
-            scratch.chmod(0o666 & ~umask)  # mkstemp makes private files; a dataset is shared like any other file
+            if not private:  # mkstemp makes private files; a dataset is shared like any other file
+                umask = os.umask(0)
+                os.umask(umask)
+                scratch.chmod(0o666 & ~umask)
             os.replace(scratch, target)
     except OSError as cause:
         full = disk_full(cause, target.parent)

@@ -36,6 +36,8 @@ class Case:
         origin: ``"real"`` or ``"phantom"``.
         stem: what its files' names begin with; unique in the dataset.
         slices: the files of a volume with one file per slice, in geometric order; else empty.
+        study: StudyInstanceUID, for the mapping; as ``patient``.
+        series: SeriesInstanceUID, likewise.
     """
 
     kind: str
@@ -52,6 +54,8 @@ class Case:
     pictures: tuple[tuple[int, Path], ...] = ()
     boxes: tuple[Box, ...] = ()
     slices: tuple[Path, ...] = ()
+    study: str = ""
+    series: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,12 +67,14 @@ class Skipped:
         source: the file; it goes to the log only.
         why: the reason and the remedy.
         view: as in `Case`.
+        patient: the raw patient id where it is known; it goes to the mapping only.
     """
 
     case: str
     source: Path
     why: UnusableError
     view: str | None = None
+    patient: str = ""
 
     def row(self) -> dict[str, str | None]:
         """Return what the report may show."""

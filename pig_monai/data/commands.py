@@ -17,7 +17,9 @@ from pig_monai.data.find_boxes import BoxFiles
 from pig_monai.data.find_images import find_images
 from pig_monai.data.find_volumes import LabelFiles, find_volumes
 from pig_monai.data.keys import CaseKey, load_key
+from pig_monai.data.mapping import CaseMapping
 from pig_monai.data.options import SharedOptions, path
+from pig_monai.data.outside import refuse_inside
 from pig_monai.data.prepare import prepare_dataset
 from pig_monai.data.records import Settings, check_folder
 from pig_monai.data.selection import Selection
@@ -132,6 +134,8 @@ def _run(
     seed = as_whole(options.seed, "--seed", least=0)
     workers = as_whole(options.workers, "--workers", least=1)
     overwrite = as_bool(options.overwrite, "--overwrite")
+    strict = as_bool(options.strict, "--strict")
+    mapping = None if options.mapping is None else CaseMapping(Path(str(options.mapping)), dataset_dir)
     case_key = load_key(dataset_dir, path(options.key))
     settings = Settings(command, name, seed, selection, labels, preprocessing, case_key.hash("key", ""))
     check_folder(dataset_dir, settings, overwrite)  # before the search, which can take long
@@ -141,7 +145,16 @@ def _run(
             _logger.warning(row.line())
         for warning in found.warnings:
             _logger.warning("warning: %s", warning)
-        prepare_dataset(dataset_dir, found, settings, workers, overwrite)
+        if mapping:  # before the work, so that a mapping which cannot be written is told now
+            mapping.write(found)
+        done = prepare_dataset(dataset_dir, found, settings, workers, overwrite)
+        if mapping:
+            mapping.write(done)
+    if strict and done.skipped:
+        raise PigError(
+            f"{len(done.skipped)} files or volumes were skipped, which --strict does not allow",
+            f"the dataset is written without them: see {dataset_dir / 'report.html'}",
+        )
 
 
 def _label_files(masks: str | None, boxes: str | None, file_paths: str | None, unlabeled: bool) -> LabelFiles:
@@ -168,8 +181,8 @@ def _label_options(architectural_distortions: bool, first_slice: int | None) -> 
 @contextmanager
 def _logging_to(dataset_dir: Path, log: Path | None) -> Iterator[None]:
     """Send the log lines, which name source files, to stderr and to ``log``, never into the dataset folder."""
-    if log is not None and log.resolve().is_relative_to(dataset_dir.resolve()):
-        raise PigError(f"--log {log} lies inside the dataset folder", "keep it elsewhere: it names source files")
+    if log is not None:
+        refuse_inside("--log", log, dataset_dir, "it names source files")
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if log is not None:
         try:

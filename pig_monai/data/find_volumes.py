@@ -99,7 +99,7 @@ def _told(
 
 def _skipped(path: Path, header: Header, why: UnusableError, key: CaseKey) -> Skipped:
     view = parse_view(header.view, header.laterality)[0]
-    return Skipped(key.hash("patient", header.patient), path, why, view)
+    return Skipped(key.hash("patient", header.patient), path, why, view, header.patient)
 
 
 def _no_volume(folder: Path, found: Found) -> PigError:
@@ -146,17 +146,17 @@ def _read_headers(
     headers: dict[PurePosixPath, Header] = {}
     seen: set[str] = set()
     for file in tqdm(files, desc="reading headers", unit="file", mininterval=1):
-        case = key.hash("file", str(file))
+        case, patient = key.hash("file", str(file)), ""
         try:
             header = read_header(folder / file)
-            case = key.hash("patient", header.patient)
+            case, patient = key.hash("patient", header.patient), header.patient
             if header.unsupported:
                 raise header.unsupported
             if header.instance in seen:
                 what = "volume" if header.plane is None else "slice"
                 raise UnusableError(f"a copy of a {what} that was read already", "leave one of them out")
         except UnusableError as why:
-            found.skipped.append(Skipped(case, folder / file, why))
+            found.skipped.append(Skipped(case, folder / file, why, patient=patient))
             continue
         seen.add(header.instance)
         headers[file] = header
@@ -191,4 +191,6 @@ def _case(folder: Path, volume: VolumeFiles, masks: OwnMasks, boxes: OwnBoxes | 
         pictures=tuple(masks.pictures),
         boxes=boxes.boxes.boxes if boxes else (),
         slices=paths if len(paths) > 1 else (),
+        study=header.study,
+        series=header.series,
     )

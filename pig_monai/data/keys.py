@@ -8,6 +8,7 @@ import os
 import secrets
 from pathlib import Path
 
+from pig_monai.data.outside import refuse_inside
 from pig_monai.errors import PigError
 
 
@@ -35,10 +36,7 @@ def load_key(dataset_dir: Path, key_file: Path | None) -> CaseKey:
     """
     dataset_dir = dataset_dir.resolve()
     path = key_file.resolve() if key_file else dataset_dir.with_name(dataset_dir.name + ".key")
-    if path.is_relative_to(dataset_dir):
-        raise PigError(
-            f"the key {path} lies inside the dataset folder", "keep it elsewhere: it undoes the anonymity"
-        )
+    refuse_inside("the key", path, dataset_dir, "it undoes the anonymity")
     try:
         if key_file is None and not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -28,6 +28,9 @@ class SharedOptions:
         key: file with the secret of the case hashes; made beside the dataset folder by default.
         workers: processes.
         log: file that gets the lines about skipped files, with their paths.
+        mapping: CSV file, outside the dataset folder, that gets each case's patient, study, series and file.
+            Rows of earlier runs stay, so that adding data extends it; any other file is left alone.
+        strict: end with exit status 1 when anything was skipped; the dataset is written all the same.
         overwrite: prepare afresh what is there.
     """
 
@@ -43,6 +46,8 @@ class SharedOptions:
     key: str | None = None
     workers: int = 1
     log: str | None = None
+    mapping: str | None = None
+    strict: bool = False
     overwrite: bool = False
 
     def preprocessing(self, intensity: str = "percentile") -> dict[str, Any]:

@@ -39,7 +39,7 @@ from pig_monai.files import read_json
 logger = logging.getLogger(__name__)
 
 
-def prepare_dataset(dataset_dir: Path, found: Found, settings: Settings, workers: int, overwrite: bool) -> None:
+def prepare_dataset(dataset_dir: Path, found: Found, settings: Settings, workers: int, overwrite: bool) -> Found:
     """Prepare every case and write the dataset folder.
 
     Args:
@@ -48,6 +48,9 @@ def prepare_dataset(dataset_dir: Path, found: Found, settings: Settings, workers
         settings: must be those of the folder's earlier runs.
         workers: processes; the result does not depend on it.
         overwrite: remove what an earlier run left, instead of continuing it.
+
+    Returns:
+        ``found`` with the cases' stems and all that was skipped.
 
     Raises:
         PigError: other settings or other data under the same name; nothing could be prepared; the folder cannot
@@ -62,11 +65,13 @@ def prepare_dataset(dataset_dir: Path, found: Found, settings: Settings, workers
         skipped = list(found.skipped)
         for case, outcome in _prepare_all(todo, settings, dataset_dir, workers):
             if isinstance(outcome, UnusableError):
-                skipped.append(Skipped(case.hash, case.source, outcome, case.view))
+                skipped.append(Skipped(case.hash, case.source, outcome, case.view, case.patient))
                 logger.warning(skipped[-1].line())
             else:
                 records[case.stem] = outcome
-        _finish(dataset_dir, Found(cases, skipped, found.warnings), records, settings)
+        done = Found(cases, skipped, found.warnings)
+        _finish(dataset_dir, done, records, settings)
+    return done
 
 
 def _finish(dataset_dir: Path, found: Found, records: Mapping[str, Record], settings: Settings) -> None:

@@ -70,6 +70,7 @@ class Header:
     Args:
         patient: the raw id; the study's UID where it is blank.
         instance: SOPInstanceUID.
+        study: StudyInstanceUID.
         studies: the ids of its study: StudyInstanceUID and StudyID, as available.
         series: SeriesInstanceUID.
         frames: how many it claims; of a volume with one file per slice, how many files.
@@ -83,6 +84,7 @@ class Header:
 
     patient: str
     instance: str
+    study: str
     studies: tuple[str, ...]
     series: str
     frames: int
@@ -115,6 +117,7 @@ def read_header(path: Path) -> Header:
         return Header(
             patient=_text(ds, "PatientID") or f"study {ds.get('StudyInstanceUID', instance)}",
             instance=instance,
+            study=_text(ds, "StudyInstanceUID"),
             studies=tuple(filter(None, (_text(ds, name) for name in ("StudyInstanceUID", "StudyID")))),
             series=_text(ds, "SeriesInstanceUID"),
             frames=int(ds.get("NumberOfFrames", 1) or 1),

@@ -17,7 +17,7 @@ from pig_monai.data.dicom.values import VALUE_TAGS, Values
 from pig_monai.data.volume import Grid, UnusableError, Volume, Window
 
 _BAND = 256  # rows
-_TAGS = [*PLACE_TAGS, *PIXEL_TAGS, *VALUE_TAGS, "FrameOfReferenceUID", "InstanceNumber"]
+_TAGS = [*PLACE_TAGS, *PIXEL_TAGS, *VALUE_TAGS, "FrameOfReferenceUID", "InstanceNumber", "BurnedInAnnotation"]
 
 
 def open_volume(paths: Sequence[Path]) -> Volume:
@@ -78,6 +78,12 @@ def _numbering(slices: Sequence[Dataset]) -> tuple[int, ...] | None:
     return tuple(sorted(numbers).index(number) for number in numbers)
 
 
+def _burnt_in(headers: Sequence[Dataset]) -> tuple[str, ...]:
+    """Return the remark about objects that say that text is burnt into their pixels: it may be a name."""
+    said = any(str(ds.get("BurnedInAnnotation") or "").strip().upper() == "YES" for ds in headers)
+    return ("text is burnt into the pixels (Burned In Annotation): look whether it names the patient",) * said
+
+
 def _volume(
     frames: Sequence[tuple[PixelData, int]],
     numbering: tuple[int, ...] | None,
@@ -120,7 +126,7 @@ def _volume(
         frame,
         window,
         stored=numbering,
-        remarks=(spacing.remark,) if spacing.remark else (),
+        remarks=(*([spacing.remark] if spacing.remark else []), *_burnt_in([data.ds for data, _ in frames])),
         window_remarks=window_remarks,
     )
 
