@@ -30,7 +30,14 @@ from pig_monai.data.records import (
     write_record,
     writing,
 )
-from pig_monai.data.selection import Selection, lesion_free_slices, lesion_slices, survey, unlabelled_slices
+from pig_monai.data.selection import (
+    Selection,
+    Survey,
+    lesion_free_slices,
+    lesion_slices,
+    survey,
+    unlabelled_slices,
+)
 from pig_monai.data.transforms import prepare_slices
 from pig_monai.data.volume import UnusableError, Volume
 from pig_monai.errors import PigError
@@ -80,7 +87,8 @@ def _finish(dataset_dir: Path, found: Found, records: Mapping[str, Record], sett
     ordered = [record for _, record in sorted(records.items())]
     entries = [entry | {"fold": folds[record["case"]]} for record in ordered for entry in record["entries"]]
     rows = sorted((one.row() for one in found.skipped), key=lambda row: [str(cell) for cell in row.values()])
-    write_report(dataset_dir, settings.name, ordered, entries, rows, found.warnings)
+    things = "images" if "images" in settings.command else "volumes"
+    write_report(dataset_dir, settings.name, things, ordered, entries, rows, found.warnings)
     if not entries:
         raise PigError(
             f"no slice could be prepared for {dataset_dir}", f"see the reasons in {dataset_dir / 'report.html'}"
@@ -143,7 +151,9 @@ def _prepare_slices(case: Case, settings: Settings, dataset_dir: Path, written: 
     opened = open_case(case, settings.labels)
     volume = opened.volume
     transforms = prepare_slices(settings.preprocessing)
-    wanted, largest = _slices_to_take(opened, settings.selection)
+    wanted, found = _slices_to_take(opened, settings.selection)
+    least = settings.selection.min_lesion_area
+    largest = None if found is None else max(found.areas)
     entries: list[Entry] = []
     sides = set()
     for index, content in wanted:
@@ -164,12 +174,13 @@ def _prepare_slices(case: Case, settings: Settings, dataset_dir: Path, written: 
         sides.add(prepared["chest_wall"])
     windowed = settings.preprocessing["intensity"]["kind"] == "window"
     if not entries:
-        raise _nothing_to_take(largest, settings.selection.min_lesion_area, "mm²" if volume.spacing else "pixels")
+        raise _nothing_to_take(largest, least, "mm²" if volume.spacing else "pixels")
     return {
         "case": case.hash,
         "volume": case.volume,
         "content": case.content,
         "lesion_area": None if largest is None else round(largest, 6),
+        "lesions": None if found is None else [round(area, 6) for area in found.sizes(least)],
         "chest_wall": sorted(sides),
         "laterality": case.laterality,
         "geometry": volume.grid.affine is not None,
@@ -179,19 +190,19 @@ def _prepare_slices(case: Case, settings: Settings, dataset_dir: Path, written: 
     }
 
 
-def _slices_to_take(opened: OpenCase, selection: Selection) -> tuple[list[tuple[int, str]], float | None]:
-    """Return (frame, "lesion" | "lesion_free" | "unlabelled") for each, and the largest lesion area of a slice.
+def _slices_to_take(opened: OpenCase, selection: Selection) -> tuple[list[tuple[int, str]], Survey | None]:
+    """Return (frame, "lesion" | "lesion_free" | "unlabelled") for each, and what the mask holds.
 
-    The area is None where nobody labelled the volume.
+    The latter is None where nobody labelled the volume.
     """
     volume = opened.volume
     frames = volume.grid.size[2]
     if opened.masks is None:
         return [(index, "unlabelled") for index in unlabelled_slices(frames)], None
-    found = survey(opened.masks, frames, volume.spacing or (1.0, 1.0), selection.largest_per_lesion)
+    found = survey(opened.masks, frames, volume.spacing or (1.0, 1.0))
     with_lesion = [(index, "lesion") for index in lesion_slices(found, selection, opened.centres)]
     without = [(index, "lesion_free") for index in lesion_free_slices(found, selection, opened.also_lesion)]
-    return sorted(with_lesion + without), max(found.areas)
+    return sorted(with_lesion + without), found
 
 
 def _nothing_to_take(largest: float | None, least: float, unit: str) -> UnusableError:
