@@ -22,7 +22,7 @@ class Case:
     """One volume or image that waits to be prepared.
 
     Args:
-        kind: ``"dicom"`` or ``"image"``: which reader opens ``source``.
+        kind: ``"dicom"``, ``"tsynth"`` or ``"image"``: which reader opens ``source``.
         source: the file; the first, where a volume has one file per slice.
         masks: its mask files.
         pictures: (number, file) for masks of single slices.

@@ -23,6 +23,7 @@ from pig_monai.data.outside import refuse_inside
 from pig_monai.data.prepare import prepare_dataset
 from pig_monai.data.records import Settings, check_folder
 from pig_monai.data.selection import Selection
+from pig_monai.data.tsynth import find_tsynth
 from pig_monai.errors import PigError
 
 _logger = logging.getLogger("pig_monai.data")
@@ -44,6 +45,7 @@ def dicom_to_slices(
     lesion_free_distance: int = Selection.lesion_free_distance,
     intensity: str = "percentile",
     mammograms: bool = False,
+    tsynth: bool = False,
     name: str = "volumes",
     options: SharedOptions,
 ) -> None:
@@ -65,14 +67,21 @@ def dicom_to_slices(
         lesion_free_distance: slices that these keep from any lesion, at least.
         intensity: percentile scales percentiles inside the breast to [-1, 1]; window the header's display window.
         mammograms: take 2-D mammograms (Digital Mammography X-Ray), too, each as a volume of one slice.
+        tsynth: the input is T-SYNTH's (reconstruction<N>.raw and .mhd, reconstruction_mask<N>.h5), with its masks.
         name: what the dataset is called.
         options: those that both commands have.
     """
     selection = options.selection(every_nth, largest_per_lesion, lesion_free, lesion_free_distance)
-    sources = _label_files(masks, boxes, file_paths, selection.unlabeled)
-    flat = as_bool(mammograms, "--mammograms")
+    folder, flat = Path(str(input)), as_bool(mammograms, "--mammograms")
+    find: Callable[[CaseKey, Path], Found]
+    if as_bool(tsynth, "--tsynth"):
+        _refuse_beside_tsynth(masks=masks, boxes=boxes, file_paths=file_paths, mammograms=flat or None)
+        find = lambda case_key, own: find_tsynth(folder, case_key, own, selection.unlabeled)  # noqa: E731
+    else:
+        sources = _label_files(masks, boxes, file_paths, selection.unlabeled)
+        find = lambda case_key, own: find_volumes(folder, sources, case_key, own, flat)  # noqa: E731
     _run(
-        lambda case_key, own: find_volumes(Path(str(input)), sources, case_key, own, flat),
+        find,
         Path(str(output)),
         "data_prep/dicom_to_slices.py",
         str(name),
@@ -155,6 +164,15 @@ def _run(
             f"{len(done.skipped)} files or volumes were skipped, which --strict does not allow",
             f"the dataset is written without them: see {dataset_dir / 'report.html'}",
         )
+
+
+def _refuse_beside_tsynth(**others: Any) -> None:
+    """Refuse options that T-SYNTH, which has its own masks, leaves no room for."""
+    for name, value in others.items():
+        if value is not None:
+            raise PigError(
+                f"both --tsynth and --{name} are given", "leave one of them out: T-SYNTH has its own masks"
+            )
 
 
 def _label_files(masks: str | None, boxes: str | None, file_paths: str | None, unlabeled: bool) -> LabelFiles:

@@ -13,6 +13,7 @@ from pig_monai.data.images import open_image
 from pig_monai.data.masks import MergedMasks, open_masks
 from pig_monai.data.orientation import is_upside_down, rotate
 from pig_monai.data.slice_pictures import SlicePictures
+from pig_monai.data.tsynth import TsynthMask, open_tsynth
 from pig_monai.data.volume import MaskSource, UnusableError, Volume
 
 NO_LABEL_OPTIONS: Mapping[str, Any] = {"first_slice": None, "architectural_distortions": False}
@@ -54,6 +55,9 @@ def open_case(case: Case, labels: Mapping[str, Any]) -> OpenCase:
     if case.kind == "image":
         image = open_image(case.source)
         return OpenCase(image, open_masks(case.masks, image.grid, volumetric=False) if case.masks else None)
+    if case.kind == "tsynth":
+        simulated = open_tsynth(case.source)
+        return OpenCase(simulated, TsynthMask(case.masks[0], simulated.grid) if case.masks else None)
     volume = open_volume(case.slices or [case.source])
     if case.boxes:
         return place_boxes(volume, case.boxes, str(case.laterality), labels["architectural_distortions"])
