@@ -40,6 +40,8 @@ _PLUGINS = {  # one for each syntax, so that what else is installed never change
 }
 _PACKAGES = {"gdcm": "python-gdcm", "pyjpegls": "pyjpegls", "pylibjpeg": "pylibjpeg-openjpeg", "pillow": "pillow"}
 
+_TRANSFER_AGAIN = "copy it again, or ask the site to send it again: the transfer was cut off"
+
 Parts = list[tuple[int, int]]
 """The (offset, length) of the pieces of a file that hold one frame."""
 
@@ -145,7 +147,7 @@ def find_pixel_data(path: Path, file: BinaryIO, ds: Dataset) -> PixelData:
     else:
         parts = _native(file.tell(), min(length, size - file.tell()), ds, frames)
     if len(parts) < frames:
-        raise UnusableError(f"its pixel data is incomplete: {len(parts)} of {frames} frames", EXPORT_AGAIN)
+        raise UnusableError(f"its pixel data is incomplete: {len(parts)} of {frames} frames", _TRANSFER_AGAIN)
     return PixelData(path, ds, syntax, parts)
 
 
