@@ -18,8 +18,8 @@ from pig_monai.pictures import tile
 
 SHOWN = 24
 """Slices in the contact sheet, spread evenly over the dataset."""
-THUMBNAIL = 256
-"""Pixels of their sides, at most."""
+THUMBNAIL = 176
+"""Pixels of their sides, at most: about as they are shown, so that the outlines stay clear."""
 LISTED = 200
 """Cases listed for each reason, at most; report.json has them all."""
 
@@ -52,7 +52,7 @@ def write_report(
         "<h2>Views and sides</h2>",
         *_views_and_sides(report, things),
         "<h2>Slices</h2>",
-        *_contact_sheet(dataset_dir, entries),
+        *_contact_sheet(dataset_dir, entries, things),
         "<h2>Skipped</h2>",
         *_skipped(report),
         "<h2>Lesions and intensities</h2>",
@@ -131,7 +131,7 @@ def _side(laterality: str) -> str:
     return {"L": "left", "R": "right"}.get(laterality, "side unknown")
 
 
-def _contact_sheet(dataset_dir: Path, entries: Sequence[Entry]) -> list[str]:
+def _contact_sheet(dataset_dir: Path, entries: Sequence[Entry], things: str) -> list[str]:
     if not entries:
         return [paragraph("None.")]
     shown = []
@@ -140,7 +140,8 @@ def _contact_sheet(dataset_dir: Path, entries: Sequence[Entry]) -> list[str]:
         mask = read_label(dataset_dir / entry["label"]) if "label" in entry else None
         kind = {"lesion": "", "lesion_free": "no lesion", "unlabelled": "not labelled"}[content(entry)]
         view = (entry["view"] or "view unknown").upper()
-        caption = ", ".join(filter(None, [view, f"slice {entry['slice']}", kind, f"case {entry['patient']}"]))
+        place = "" if things == "images" else f"slice {entry['slice']}"
+        caption = ", ".join(filter(None, [view, place, kind, f"case {entry['patient']}"]))
         shown.append(picture(tile(image, mask, min(1.0, THUMBNAIL / max(image.shape))), caption))
     text = f"{len(shown)} of {len(entries)} slices, spread evenly over the dataset; outlines enclose the masks."
     return [paragraph(text), figures(shown)]
