@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,10 +77,10 @@ def dicom_to_slices(
     find: Callable[[CaseKey, Path], Found]
     if as_bool(tsynth, "--tsynth"):
         _refuse_beside_tsynth(masks=masks, boxes=boxes, file_paths=file_paths, mammograms=flat or None)
-        find = lambda case_key, own: find_tsynth(folder, case_key, own, selection.unlabeled)  # noqa: E731
+        find = partial(find_tsynth, folder, unlabeled=selection.unlabeled)
     else:
         sources = _label_files(masks, boxes, file_paths, selection.unlabeled)
-        find = lambda case_key, own: find_volumes(folder, sources, case_key, own, flat)  # noqa: E731
+        find = partial(find_volumes, folder, sources, mammograms=flat)
     _run(
         find,
         Path(str(output)),

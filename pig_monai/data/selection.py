@@ -102,12 +102,14 @@ def _touching(former: np.ndarray, current: np.ndarray) -> list[tuple[int, int]]:
     around = np.full(span, -1)
     around[tuple((former[:, :2] - corner).T)] = former[:, 2]
     x, y = (current[:, :2] - corner).T
-    pairs = set()
+    base = int(current[:, 2].max()) + 1
+    codes: set[int] = set()  # of a pair: former × base + current
     for dx in (-1, 0, 1):
         for dy in (-1, 0, 1):
             before = around[x + dx, y + dy]
-            pairs |= set(zip(before[before >= 0].tolist(), current[before >= 0, 2].tolist(), strict=True))
-    return sorted(pairs)
+            code = np.where(before >= 0, before * base + current[:, 2], -1)
+            codes.update(code[np.flatnonzero(np.diff(code, prepend=-2))].tolist())  # neighbours mostly repeat
+    return sorted(divmod(code, base) for code in codes - {-1})
 
 
 def _lesions(
