@@ -16,7 +16,8 @@ import torch
 
 from pig_monai.errors import PigError, disk_full
 
-_SCRATCH = ".writing-"
+SCRATCH = ".writing-"
+"""What the names of files begin with that are not whole yet."""
 
 
 @contextmanager
@@ -44,7 +45,7 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
 @contextmanager
 def _scratch_file(target: Path) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=_SCRATCH, suffix="".join(target.suffixes[-2:]), dir=target.parent)
+    handle, name = tempfile.mkstemp(prefix=SCRATCH, suffix="".join(target.suffixes[-2:]), dir=target.parent)
     os.close(handle)
     scratch = Path(name)
     try:
@@ -56,7 +57,7 @@ def _scratch_file(target: Path) -> Iterator[Path]:
 def remove_scratch_files(folders: Iterable[Path]) -> None:
     """Remove what a process that was killed left unfinished; nobody else may be writing there."""
     for folder in folders:
-        for scratch in folder.glob(f"{_SCRATCH}*"):
+        for scratch in folder.glob(f"{SCRATCH}*"):
             scratch.unlink(missing_ok=True)
 
 

@@ -76,7 +76,9 @@ def _acquire(lock: FileLock, folder: Path, option: str) -> None:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise PigError(f"{folder} is in use by another process", f"wait for it, or choose another {option}") from None
+        raise PigError(
+            f"{folder} is in use by another process", f"wait for it, or choose another {option}"
+        ) from None
     except OSError as cause:  # among others a file system that knows no locks
         raise disk_full(cause, folder) or unwritable(folder, option, f"{LOCK}: {cause.strerror}") from cause
 

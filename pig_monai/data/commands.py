@@ -16,12 +16,17 @@ from pig_monai.data.cases import Found
 from pig_monai.data.find_boxes import BoxFiles
 from pig_monai.data.find_images import find_images
 from pig_monai.data.find_volumes import LabelFiles, find_volumes
+from pig_monai.data.job import OPTION, Job, prepare_dataset
 from pig_monai.data.keys import CaseKey, load_key
 from pig_monai.data.options import SharedOptions, path
-from pig_monai.data.prepare import prepare_dataset
+from pig_monai.data.plan import plan_preparation
 from pig_monai.data.records import Settings, check_folder
 from pig_monai.data.selection import Selection
+from pig_monai.data.shards import Shard
+from pig_monai.data.workers import start_early
 from pig_monai.errors import PigError
+from pig_monai.locking import check_free
+from pig_monai.stopping import stopping_at_once
 
 _logger = logging.getLogger("pig_monai.data")
 
@@ -130,18 +135,44 @@ def _run(
 ) -> None:
     """Check what both commands have in common, find the cases and prepare them."""
     seed = as_whole(options.seed, "--seed", least=0)
-    workers = as_whole(options.workers, "--workers", least=1)
-    overwrite = as_bool(options.overwrite, "--overwrite")
-    case_key = load_key(dataset_dir, path(options.key))
-    settings = Settings(command, name, seed, selection, labels, preprocessing, case_key.hash("key", ""))
-    check_folder(dataset_dir, settings, overwrite)  # before the search, which can take long
-    with _logging_to(dataset_dir, path(options.log)):
+    dry_run = as_bool(options.dry_run, "--dry_run")
+    shard = _shard(options)
+    case_key = load_key(dataset_dir, path(options.key), make=shard is not None, write=not dry_run)
+    settings = Settings(command, name, seed, selection, labels, preprocessing, case_key.hash("key", ""), shard)
+    job = Job(
+        dataset_dir,
+        settings,
+        as_whole(options.workers, "--workers", least=1),
+        as_bool(options.overwrite, "--overwrite"),
+        path(options.merge),
+    )
+    check_folder(dataset_dir, settings, job.overwrite)  # before the search, which can take long
+    check_free(dataset_dir, OPTION)
+    if dry_run:
+        plan_preparation(job, find(case_key, dataset_dir))
+        return
+    told = f"stopped: what is finished stays in {dataset_dir}; the same command continues"
+    with stopping_at_once(told), _logging_to(dataset_dir, path(options.log)):
+        if job.workers > 1 and job.merge is None:
+            start_early()
         found = find(case_key, dataset_dir)
         for row in found.skipped:
             _logger.warning(row.line())
         for warning in found.warnings:
             _logger.warning("warning: %s", warning)
-        prepare_dataset(dataset_dir, found, settings, workers, overwrite)
+        prepare_dataset(job, found)
+
+
+def _shard(options: SharedOptions) -> str | None:
+    """Return the shard that is wanted; None for a whole dataset."""
+    if options.shard is None and options.merge is None:
+        return None
+    if options.shard is not None and options.merge is not None:
+        raise PigError("both --shard and --merge are given", "prepare the shards first, then merge them")
+    if options.key is None:
+        given = "--merge" if options.shard is None else "--shard"
+        raise PigError(f"{given} is given without --key", "give all shards and their merge the same --key FILE")
+    return None if options.shard is None else str(Shard.parse(str(options.shard)))
 
 
 def _label_files(masks: str | None, boxes: str | None, file_paths: str | None, unlabeled: bool) -> LabelFiles:

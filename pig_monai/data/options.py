@@ -29,6 +29,10 @@ class SharedOptions:
         workers: processes.
         log: file that gets the lines about skipped files, with their paths.
         overwrite: prepare afresh what is there.
+        dry_run: say what would be done, and what it would take; writes nothing.
+        shard: prepare a part of the cases only, 2/8 say, into a folder of its own; all parts need the same key, which
+            is made where absent. Merge the parts when all are done.
+        merge: folder that holds the folders of all shards; give the same options as to them.
     """
 
     size: int = 512
@@ -44,6 +48,9 @@ class SharedOptions:
     workers: int = 1
     log: str | None = None
     overwrite: bool = False
+    dry_run: bool = False
+    shard: str | None = None
+    merge: str | None = None
 
     def preprocessing(self, intensity: str = "percentile") -> dict[str, Any]:
         """Return the block of settings that the datalist keeps.
