@@ -30,8 +30,8 @@ class SharedOptions:
         log: file that gets the lines about skipped files, with their paths.
         overwrite: prepare afresh what is there.
         dry_run: say what would be done, and what it would take; writes nothing.
-        shard: prepare a part of the cases only, 2/8 say, into a folder of its own; all parts need the same key, which
-            is made where absent. Merge the parts when all are done.
+        shard: prepare a part of the cases only, 2/8 say, into a folder of its own; all parts need the same key,
+            which is made where absent. Merge the parts when all are done.
         merge: folder that holds the folders of all shards; give the same options as to them.
     """
 

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from tqdm import tqdm
 
 from pig_monai.data.cases import Case
-from pig_monai.data.folder import SETTINGS
+from pig_monai.data.folder import shard_of
 from pig_monai.data.records import (
     Record,
     Settings,
@@ -27,7 +27,7 @@ from pig_monai.data.records import (
 )
 from pig_monai.data.volume import UnusableError
 from pig_monai.errors import PigError
-from pig_monai.files import atomic_path, read_json
+from pig_monai.files import atomic_path
 from pig_monai.locking import check_free
 
 logger = logging.getLogger(__name__)
@@ -87,6 +87,14 @@ class ShardFolder:
     records: Mapping[str, Record]
     skips: Mapping[str, Record]
 
+    def has(self, case: Case) -> bool:
+        """Whether a case was prepared or skipped here, has not changed since, and its slices exist."""
+        record = self.records.get(case.volume)
+        outcome = record or self.skips.get(case.volume)
+        if outcome is None or outcome["content"] != content_hash(case):
+            return False
+        return record is None or all((self.folder / file).is_file() for file in files_of(record))
+
 
 def read_shards(folder: Path, settings: Settings) -> list[ShardFolder]:
     """Read all shards of a dataset.
@@ -105,9 +113,7 @@ def read_shards(folder: Path, settings: Settings) -> list[ShardFolder]:
         raise PigError(f"--merge {folder} is not a folder", "give the folder that holds the shards' folders")
     found: dict[Shard, Path] = {}
     for path in sorted(folder.iterdir()):
-        text = (
-            read_json(path / SETTINGS, "run its shard again").get("shard") if (path / SETTINGS).is_file() else None
-        )
+        text = shard_of(path)
         if text is None:
             continue
         shard = Shard.parse(text)
@@ -116,9 +122,7 @@ def read_shards(folder: Path, settings: Settings) -> list[ShardFolder]:
         found[shard] = path
     counts = sorted({shard.count for shard in found})
     if not counts:
-        raise PigError(
-            f"{folder} holds no shards", "run the same command with --shard first, into folders in there"
-        )
+        raise PigError(f"{folder} holds no shards", "run the same command with --shard first")
     if len(counts) > 1:
         raise PigError(f"{folder} holds shards of {counts[0]} and of {counts[1]}", "keep those of one run")
     missing = [str(one) for number in range(counts[0]) if (one := Shard(number + 1, counts[0])) not in found]
@@ -155,12 +159,7 @@ def refuse_unfinished(cases: Iterable[Case], shards: Sequence[ShardFolder]) -> N
     lacking: dict[str, int] = defaultdict(int)
     for case in tqdm(cases, desc="comparing with the shards", unit="case", mininterval=1):
         own = shards[share(case, len(shards)) - 1]
-        outcome = own.records.get(case.volume) or own.skips.get(case.volume)
-        if (
-            outcome is None
-            or outcome["content"] != content_hash(case)
-            or (case.volume in own.records and not all((own.folder / f).is_file() for f in files_of(outcome)))
-        ):
+        if not own.has(case):
             lacking[str(own.shard)] += 1
     if lacking:
         count = sum(lacking.values())
