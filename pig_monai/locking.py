@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import atexit
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -22,7 +22,7 @@ _LOCKS: dict[Path, FileLock] = {}
 
 @contextmanager
 def locked(folder: Path, option: str) -> Iterator[None]:
-    """Lock a folder, which is made where absent, for a block.
+    """Lock a folder, which is made where absent, for a block; what was made goes again if nothing came into it.
 
     Args:
         folder: where nobody else may write.
@@ -31,6 +31,7 @@ def locked(folder: Path, option: str) -> Iterator[None]:
     Raises:
         PigError: another process writes there, or the folder cannot be written.
     """
+    made = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as cause:
@@ -42,6 +43,9 @@ def locked(folder: Path, option: str) -> Iterator[None]:
         yield
     finally:
         _unlock(path, lock)
+        if made:
+            with suppress(OSError):  # it holds something
+                folder.rmdir()
 
 
 def lock_for_good(folder: Path, option: str) -> None:

@@ -117,7 +117,7 @@ def prepare_dataset(job: Job, found: Found) -> None:
         skipped = _take_over(job, work) if job.merge else _prepare(job, work, under_way)
         if job.settings.shard:
             remove_unrecorded(job.dataset_dir, work.records.values())
-            told = f"{len(work.cases) - len(skipped)} cases, {len(skipped)} skipped, in {job.dataset_dir}"
+            told = f"{len(work.cases) - len(skipped)} prepared, {len(skipped)} skipped, in {job.dataset_dir}"
             print(f"shard {job.settings.shard}: {told}", file=sys.stderr)
         else:
             all_skipped = [*found.skipped, *skipped]

@@ -137,24 +137,22 @@ def claim_folder(dataset_dir: Path, settings: Settings, overwrite: bool) -> froz
     """Check a folder, note the settings, and remove what a killed run left half-written, or the former dataset.
 
     Returns:
-        the stems of the cases that were under way when an earlier run was killed, or died of one of them.
+        the stems of the cases that were under way when an earlier run was killed, or died of one of them; their
+        marks stay until they have been tried again.
     """
     check_folder(dataset_dir, settings, overwrite)
     under_way = frozenset(path.stem for path in (dataset_dir / PREPARED).glob("*.trying"))
-    for pattern in _OWNED if overwrite else ():
+    for pattern in (*_OWNED, f"{PREPARED}/*.trying") if overwrite else ():
         for path in dataset_dir.glob(pattern):
             if path != dataset_dir / SETTINGS:  # by which the folder is known as ours
                 path.unlink()
-    _remove_traces(dataset_dir)
+    _remove_scratch(dataset_dir)
     write_json(dataset_dir / SETTINGS, settings.to_dict())
     return under_way
 
 
-def _remove_traces(dataset_dir: Path) -> None:
-    """Remove what processes that were killed left."""
+def _remove_scratch(dataset_dir: Path) -> None:
     remove_scratch_files(dataset_dir / folder for folder in ("", *_SLICES, PREPARED, _SKIPS))
-    for path in (dataset_dir / PREPARED).glob("*.trying"):
-        path.unlink()
 
 
 def remove_unrecorded(dataset_dir: Path, records: Iterable[Record]) -> None:
@@ -164,7 +162,9 @@ def remove_unrecorded(dataset_dir: Path, records: Iterable[Record]) -> None:
         dataset_dir: the dataset folder, in which nothing is under way.
         records: all of them.
     """
-    _remove_traces(dataset_dir)
+    _remove_scratch(dataset_dir)
+    for mark in (dataset_dir / PREPARED).glob("*.trying"):
+        mark.unlink()
     named = {file for record in records for file in files_of(record)}
     for folder in _SLICES:
         for path in (dataset_dir / folder).glob("*.nii.gz"):
@@ -179,8 +179,13 @@ def files_of(record: Record) -> list[str]:
 
 def read_records(dataset_dir: Path) -> dict[str, Record]:
     """Return the records of a folder's finished cases by their stems."""
-    paths = sorted((dataset_dir / PREPARED).glob("*.json"))
-    return {path.stem: read_json(path, _AFRESH) for path in paths if path != dataset_dir / SETTINGS}
+    paths = [path for path in _whole(dataset_dir / PREPARED) if path != dataset_dir / SETTINGS]
+    return {path.stem: read_json(path, _AFRESH) for path in paths}
+
+
+def _whole(folder: Path) -> list[Path]:
+    """Return a folder's JSON files without those that a process that was killed left half-written."""
+    return sorted(path for path in folder.glob("*.json") if not path.name.startswith(SCRATCH))
 
 
 def is_done(case: Case, records: Mapping[str, Record], dataset_dir: Path) -> bool:
@@ -238,7 +243,7 @@ def forget_skip(dataset_dir: Path, stem: str) -> None:
 
 def read_skips(dataset_dir: Path) -> list[Record]:
     """Return what `write_skip` noted."""
-    return [read_json(path, _AFRESH) for path in sorted((dataset_dir / _SKIPS).glob("*.json"))]
+    return [read_json(path, _AFRESH) for path in _whole(dataset_dir / _SKIPS)]
 
 
 @contextmanager

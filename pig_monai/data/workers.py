@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import signal
@@ -23,12 +24,16 @@ from pig_monai.data.prepare import prepare_case
 from pig_monai.data.records import Record, Settings
 from pig_monai.data.volume import UnusableError
 from pig_monai.errors import PigError
+from pig_monai.plan import duration
 
 Outcome = Record | UnusableError
 Told = Callable[[Case, Outcome], None]
 
 LONGEST = 3600.0
 """Seconds that a process may take for one case: hours more than the largest volumes need."""
+
+
+_STARTED = "started"
 
 
 class _DiedError(UnusableError):
@@ -100,8 +105,9 @@ def _in_processes(cases: Sequence[Case], count: int, settings: Settings, dataset
         while waiting or team.busy():
             team.give(waiting)
             for worker in team.ready():
-                case, outcome = worker.take()
-                done(case, outcome)
+                ended = worker.take()
+                if ended is not None:
+                    done(*ended)
 
 
 class _Team:
@@ -135,10 +141,10 @@ class _Team:
             idle.give(waiting.popleft())
 
     def ready(self) -> list[_Worker]:
-        """Wait for workers that have finished their case, died of it, or taken too long."""
+        """Wait for workers that have started, finished their case, died of it, or taken too long."""
         busy = {worker.connection: worker for worker in self.busy()}
         left = min(worker.deadline for worker in busy.values()) - time.monotonic()
-        answering = wait(list(busy), timeout=max(0.0, left))
+        answering = wait(list(busy), timeout=None if left == math.inf else max(0.0, left))
         late = [worker for worker in busy.values() if worker.deadline <= time.monotonic()]
         return [worker for connection, worker in busy.items() if connection in answering or worker in late]
 
@@ -155,42 +161,49 @@ class _Worker:
         self.process.start()
         theirs.close()  # so that its end is noticed
         self.case: Case | None = None
-        self.deadline = 0.0
+        self.started = False
+        self.deadline = math.inf
         self.ended = False
 
     def give(self, case: Case) -> None:
         self.case = case
-        self.deadline = time.monotonic() + LONGEST
+        if self.started:
+            self.deadline = time.monotonic() + LONGEST
         with suppress(OSError):  # it died: `take` tells
             self.connection.send(case)
 
-    def take(self) -> tuple[Case, Outcome]:
-        """Return the case and how it ended.
+    def take(self) -> tuple[Case, Outcome] | None:
+        """Return the case and how it ended; None where the process has only just started with it.
 
         Raises:
             PigError: the disk is full.
             OSError: the folder cannot be written.
         """
-        case, self.case = self.case, None
+        case = self.case
         assert case is not None
-        if not self.connection.poll():
-            self.end()
-            return case, UnusableError(f"it took more than {LONGEST / 60:.0f} minutes", "check the file")
         try:
-            outcome = self.connection.recv()
+            if not self.connection.poll():
+                self.end()
+                return case, UnusableError(f"it took more than {duration(LONGEST)}", "check the file")
+            answer = self.connection.recv()
         except (EOFError, OSError):
             self.end()
             return case, _DiedError(
                 f"the process that prepared it died ({_how_ended(self.process.exitcode)})",
                 "check the file; if memory was short, run the same command again with fewer --workers",
             )
-        if isinstance(outcome, Exception) and not isinstance(outcome, UnusableError):
-            raise outcome
-        return case, outcome
+        if answer == _STARTED:
+            self.started = True
+            self.deadline = time.monotonic() + LONGEST
+            return None
+        self.case = None
+        if isinstance(answer, Exception) and not isinstance(answer, UnusableError):
+            raise answer
+        return case, answer
 
     def end(self) -> None:
         """End the process, whatever it is at."""
-        self.ended = True
+        self.ended, self.case = True, None
         self.connection.close()
         self.process.kill()
         self.process.join()
@@ -209,6 +222,7 @@ def _serve(connection: Connection, settings: Settings, dataset_dir: Path) -> Non
     with suppress(OSError):  # Linux: where memory runs short, of all processes this one goes
         Path("/proc/self/oom_score_adj").write_text("1000")
     torch.set_num_threads(1)
+    connection.send(_STARTED)
     while True:
         try:
             case = connection.recv()
