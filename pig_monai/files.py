@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from pig_monai.errors import PigError, disk_full
 
 SCRATCH = ".writing-"
@@ -78,6 +76,8 @@ def save_torch(path: str | Path, content: Any) -> None:
     Given a path, torch would write the scratch file's name into the bytes, and tell of a full disk as if it were
     a bug of its own.
     """
+    import torch  # takes seconds, and few who write files need it
+
     serialised = io.BytesIO()
     torch.save(content, serialised)
     with atomic_path(path) as scratch:
