@@ -27,7 +27,7 @@ Outcome = Record | UnusableError
 Told = Callable[[Case, Outcome], None]
 
 LONGEST = 3600.0
-"""Seconds that a process may take for one case: hours more than the largest volumes need."""
+"""Seconds that a process may take for one case: many times what the largest volumes need."""
 
 
 _HEAVY = "pig_monai.data.prepare"
