@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from pig_monai.data.boxes import Box
+from pig_monai.data.keys import CaseKey
 from pig_monai.data.volume import UnusableError
 from pig_monai.errors import PigError
 from pig_monai.files import sha256
@@ -15,6 +17,29 @@ from pig_monai.files import sha256
 VIEWS = ("cc", "mlo", "ml", "lm", "lmo", "xccl", "xccm", "xcc", "fb", "sio", "iso", "at", "cv")
 _LATERALITIES = {"l": "L", "left": "L", "r": "R", "right": "R"}
 _VIEW = re.compile(rf"([lr]?)({'|'.join(sorted(VIEWS, key=len, reverse=True))})(\d?)")
+
+
+@dataclass(frozen=True)
+class Content:
+    """What tells whether a source or a mask changed. It is read when it is asked for: that can take long.
+
+    Args:
+        key: hashes it.
+        parts: texts, and files whose bytes count.
+    """
+
+    key: CaseKey
+    parts: tuple[str | tuple[Path, ...], ...]
+
+    @cached_property
+    def hash(self) -> str:
+        """The keyed hash.
+
+        Raises:
+            UnusableError: one of the files cannot be read.
+        """
+        texts = [part if isinstance(part, str) else digest_files(part) for part in self.parts]
+        return self.key.hash("content", ":".join(texts))
 
 
 @dataclass(frozen=True)
@@ -30,7 +55,7 @@ class Case:
         patient: the raw patient id; it stays in memory.
         hash: the case hash of the patient.
         volume: keyed hash of what tells this volume from the patient's others.
-        content: keyed hash that changes when the source or a mask changes.
+        content: changes when the source or a mask changes.
         view: ``lcc``, ``rmlo`` …; ``cc`` where the side is unknown; None where nothing is known.
         laterality: ``"L"``, ``"R"`` or None, as the source says.
         origin: ``"real"`` or ``"phantom"``.
@@ -46,7 +71,7 @@ class Case:
     patient: str
     hash: str
     volume: str
-    content: str
+    content: Content
     view: str | None = None
     laterality: str | None = None
     origin: str = "real"

@@ -17,15 +17,20 @@ from pig_monai.data.cases import Found
 from pig_monai.data.find_boxes import BoxFiles
 from pig_monai.data.find_images import find_images
 from pig_monai.data.find_volumes import LabelFiles, find_volumes
+from pig_monai.data.job import OPTION, Job, prepare_dataset
 from pig_monai.data.keys import CaseKey, load_key
 from pig_monai.data.mapping import CaseMapping
 from pig_monai.data.options import SharedOptions, path
 from pig_monai.data.outside import refuse_inside
-from pig_monai.data.prepare import prepare_dataset
+from pig_monai.data.plan import plan_preparation
 from pig_monai.data.records import Settings, check_folder
 from pig_monai.data.selection import Selection
+from pig_monai.data.shards import Shard
 from pig_monai.data.tsynth import find_tsynth
+from pig_monai.data.workers import start_early
 from pig_monai.errors import PigError
+from pig_monai.locking import check_free
+from pig_monai.stopping import stopping_at_once
 
 _logger = logging.getLogger("pig_monai.data")
 
@@ -142,14 +147,28 @@ def _run(
 ) -> None:
     """Check what both commands have in common, find the cases and prepare them."""
     seed = as_whole(options.seed, "--seed", least=0)
-    workers = as_whole(options.workers, "--workers", least=1)
-    overwrite = as_bool(options.overwrite, "--overwrite")
+    dry_run = as_bool(options.dry_run, "--dry_run")
     strict = as_bool(options.strict, "--strict")
+    shard = _shard(options)
     mapping = None if options.mapping is None else CaseMapping(Path(str(options.mapping)), dataset_dir)
-    case_key = load_key(dataset_dir, path(options.key))
-    settings = Settings(command, name, seed, selection, labels, preprocessing, case_key.hash("key", ""))
-    check_folder(dataset_dir, settings, overwrite)  # before the search, which can take long
-    with _logging_to(dataset_dir, path(options.log)):
+    case_key = load_key(dataset_dir, path(options.key), make=shard is not None, write=not dry_run)
+    settings = Settings(command, name, seed, selection, labels, preprocessing, case_key.hash("key", ""), shard)
+    job = Job(
+        dataset_dir,
+        settings,
+        as_whole(options.workers, "--workers", least=1),
+        as_bool(options.overwrite, "--overwrite"),
+        path(options.merge),
+    )
+    check_folder(dataset_dir, settings, job.overwrite)  # before the search, which can take long
+    check_free(dataset_dir, OPTION)
+    if dry_run:
+        plan_preparation(job, find(case_key, dataset_dir))
+        return
+    told = f"stopped: what is finished stays in {dataset_dir}; the same command continues"
+    with stopping_at_once(told), _logging_to(dataset_dir, path(options.log)):
+        if job.workers > 1 and job.merge is None:
+            start_early()
         found = find(case_key, dataset_dir)
         for row in found.skipped:
             _logger.warning(row.line())
@@ -157,13 +176,14 @@ def _run(
             _logger.warning("warning: %s", warning)
         if mapping:  # before the work, so that a mapping which cannot be written is told now
             mapping.write(found)
-        done = prepare_dataset(dataset_dir, found, settings, workers, overwrite)
+        done = prepare_dataset(job, found)
         if mapping:
             mapping.write(done)
     if strict and done.skipped:
+        where = f"see {dataset_dir / 'report.html'}" if shard is None else "the lines above name them"
         raise PigError(
             f"{len(done.skipped)} files or volumes were skipped, which --strict does not allow",
-            f"the dataset is written without them: see {dataset_dir / 'report.html'}",
+            f"the rest is written: {where}",
         )
 
 
@@ -174,6 +194,20 @@ def _refuse_beside_tsynth(**others: Any) -> None:
             raise PigError(
                 f"both --tsynth and --{name} are given", "leave one of them out: T-SYNTH has its own masks"
             )
+
+
+def _shard(options: SharedOptions) -> str | None:
+    """Return the shard that is wanted; None for a whole dataset."""
+    if options.shard is None and options.merge is None:
+        return None
+    if options.shard is not None and options.merge is not None:
+        raise PigError("both --shard and --merge are given", "prepare the shards first, then merge them")
+    if options.shard is not None and options.mapping is not None:
+        raise PigError("both --shard and --mapping are given", "give --mapping with --merge")
+    if options.key is None:
+        given = "--merge" if options.shard is None else "--shard"
+        raise PigError(f"{given} is given without --key", "give all shards and their merge the same --key FILE")
+    return None if options.shard is None else str(Shard.parse(str(options.shard)))
 
 
 def _label_files(masks: str | None, boxes: str | None, file_paths: str | None, unlabeled: bool) -> LabelFiles:

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
-from pig_monai.data.cases import Case, Found, Skipped, digest_files, list_files, parse_view
+from pig_monai.data.cases import Case, Content, Found, Skipped, list_files, parse_view
 from pig_monai.data.dicom import Header, VolumeFiles, group_files, read_header
 from pig_monai.data.find_boxes import BoxFiles, OwnBoxes, find_boxes
 from pig_monai.data.find_masks import OwnMasks, find_masks, split_masks
@@ -171,10 +171,12 @@ def _case(folder: Path, volume: VolumeFiles, masks: OwnMasks, boxes: OwnBoxes | 
     else:
         view, laterality = parse_view(boxes.view, None)
     # the mask may be mended, the volume never changes under its UID: its size stands for its bytes
-    content = [f"{uid}:{path.stat().st_size}" for path, uid in zip(paths, volume.instances, strict=True)]
-    content.append(digest_files(masks.files))
+    content: list[str | tuple[Path, ...]] = [
+        f"{uid}:{path.stat().st_size}" for path, uid in zip(paths, volume.instances, strict=True)
+    ]
+    content.append(tuple(masks.files))
     if masks.pictures:
-        content += [str([number for number, _ in masks.pictures]), digest_files([f for _, f in masks.pictures])]
+        content += [str([number for number, _ in masks.pictures]), tuple(file for _, file in masks.pictures)]
     if boxes:
         content += [boxes.view, str(boxes.boxes)]
     return Case(
@@ -184,7 +186,7 @@ def _case(folder: Path, volume: VolumeFiles, masks: OwnMasks, boxes: OwnBoxes | 
         patient=header.patient,
         hash=key.hash("patient", header.patient),
         volume=key.hash("volume", volume.identity),
-        content=key.hash("content", ":".join(content)),
+        content=Content(key, tuple(content)),
         view=view,
         laterality=laterality,
         origin=header.origin,

@@ -32,6 +32,10 @@ class SharedOptions:
             Rows of earlier runs stay, so that adding data extends it; any other file is left alone.
         strict: end with exit status 1 when anything was skipped; the dataset is written all the same.
         overwrite: prepare afresh what is there.
+        dry_run: say what would be done, and what it would take; writes nothing.
+        shard: prepare a part of the cases only, 2/8 say, into a folder of its own; all parts need the same key,
+            which is made where absent. Merge the parts when all are done.
+        merge: folder that holds the folders of all shards; give the same options as to them.
     """
 
     size: int = 512
@@ -49,6 +53,9 @@ class SharedOptions:
     mapping: str | None = None
     strict: bool = False
     overwrite: bool = False
+    dry_run: bool = False
+    shard: str | None = None
+    merge: str | None = None
 
     def preprocessing(self, intensity: str = "percentile") -> dict[str, Any]:
         """Return the block of settings that the datalist keeps.

@@ -1,35 +1,18 @@
-"""From cases to a dataset folder: the slices to take are prepared and written; the datalist comes last."""
+"""What becomes of one case: the slices to take are prepared and written, then its record."""
 
 from __future__ import annotations
 
-import logging
-import multiprocessing
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from tqdm import tqdm
 
-from pig_monai.data.cases import Case, Found, Skipped, name_cases
-from pig_monai.data.dataset_report import write_report
-from pig_monai.data.folder import DATALIST, Entry, write_datalist, write_label, write_slice
-from pig_monai.data.folds import assign_folds
+from pig_monai.data.cases import Case
+from pig_monai.data.folder import Entry, write_label, write_slice
 from pig_monai.data.open_case import OpenCase, open_case
-from pig_monai.data.records import (
-    Record,
-    Settings,
-    claim_folder,
-    is_done,
-    read_records,
-    refuse_changed,
-    write_record,
-    writing,
-)
+from pig_monai.data.records import Record, Settings, trying, write_record
 from pig_monai.data.selection import (
     Selection,
     Survey,
@@ -40,94 +23,7 @@ from pig_monai.data.selection import (
 )
 from pig_monai.data.transforms import prepare_slices
 from pig_monai.data.volume import UnusableError, Volume
-from pig_monai.errors import PigError
-from pig_monai.files import read_json
-
-logger = logging.getLogger(__name__)
-
-
-def prepare_dataset(dataset_dir: Path, found: Found, settings: Settings, workers: int, overwrite: bool) -> Found:
-    """Prepare every case and write the dataset folder.
-
-    Args:
-        dataset_dir: the dataset folder; made where absent.
-        found: the cases, and what is already known to be skipped.
-        settings: must be those of the folder's earlier runs.
-        workers: processes; the result does not depend on it.
-        overwrite: remove what an earlier run left, instead of continuing it.
-
-    Returns:
-        ``found`` with the cases' stems and all that was skipped.
-
-    Raises:
-        PigError: other settings or other data under the same name; nothing could be prepared; the folder cannot
-            be written; a worker died.
-    """
-    with writing(dataset_dir):
-        claim_folder(dataset_dir, settings, overwrite)
-        records = read_records(dataset_dir)
-        cases = name_cases(found.cases, {record["volume"]: stem for stem, record in records.items()})
-        todo = [case for case in cases if not is_done(case, records, dataset_dir)]
-        refuse_changed(todo, records, dataset_dir)
-        skipped = list(found.skipped)
-        for case, outcome in _prepare_all(todo, settings, dataset_dir, workers):
-            if isinstance(outcome, UnusableError):
-                skipped.append(Skipped(case.hash, case.source, outcome, case.view, case.patient))
-                logger.warning(skipped[-1].line())
-            else:
-                records[case.stem] = outcome
-        done = Found(cases, skipped, found.warnings)
-        _finish(dataset_dir, done, records, settings)
-    return done
-
-
-def _finish(dataset_dir: Path, found: Found, records: Mapping[str, Record], settings: Settings) -> None:
-    """Deal the folds, then write the report and, last, the datalist."""
-    folds = _folds(dataset_dir, found.cases, records, settings.seed)
-    ordered = [record for _, record in sorted(records.items())]
-    entries = [entry | {"fold": folds[record["case"]]} for record in ordered for entry in record["entries"]]
-    rows = sorted((one.row() for one in found.skipped), key=lambda row: [str(cell) for cell in row.values()])
-    things = "images" if "images" in settings.command else "volumes"
-    write_report(dataset_dir, settings.name, things, ordered, entries, rows, found.warnings)
-    if not entries:
-        raise PigError(
-            f"no slice could be prepared for {dataset_dir}", f"see the reasons in {dataset_dir / 'report.html'}"
-        )
-    write_datalist(
-        dataset_dir,
-        name=settings.name,
-        command=settings.command,
-        seed=settings.seed,
-        preprocessing=settings.preprocessing,
-        entries=entries,
-    )
-
-
-def _prepare_all(
-    cases: Sequence[Case], settings: Settings, dataset_dir: Path, workers: int
-) -> Iterator[tuple[Case, Record | UnusableError]]:
-    """Prepare the cases in this process or in several, as they finish."""
-    with tqdm(total=len(cases), desc="preparing", unit="case", mininterval=1, disable=not cases) as progress:
-        if workers <= 1:
-            for case in cases:
-                yield case, prepare_case(case, settings, dataset_dir)
-                progress.update()
-            return
-        # a fresh interpreter for each worker: a fork would inherit torch's threads
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            waiting = {pool.submit(prepare_case, case, settings, dataset_dir): case for case in cases}
-            try:
-                for future in as_completed(waiting):
-                    yield waiting[future], future.result()
-                    progress.update()
-            except BrokenProcessPool:
-                raise PigError(
-                    "a worker process died, perhaps for want of memory",
-                    "run the same command again with fewer --workers: it continues",
-                ) from None
-            finally:
-                pool.shutdown(cancel_futures=True)
+from pig_monai.errors import PigError, debugging
 
 
 def prepare_case(case: Case, settings: Settings, dataset_dir: Path) -> Record | UnusableError:
@@ -135,19 +31,40 @@ def prepare_case(case: Case, settings: Settings, dataset_dir: Path) -> Record | 
 
     Returns:
         the record, or why the case is skipped; then none of its files is left.
+
+    Raises:
+        PigError: the disk is full.
+        OSError: the folder cannot be written.
     """
     written: list[Path] = []
-    try:
-        record = _prepare_slices(case, settings, dataset_dir, written)
-    except UnusableError as reason:
-        for path in written:
-            path.unlink(missing_ok=True)
-        return reason
-    write_record(dataset_dir, case.stem, record)
-    return record
+    with trying(dataset_dir, case.stem):
+        try:
+            record = _prepare_slices(case, settings, dataset_dir, written)
+        except (PigError, OSError):
+            raise
+        except Exception as cause:
+            for path in written:
+                path.unlink(missing_ok=True)
+            return _why(cause)
+        write_record(dataset_dir, case.stem, record)
+        return record
+
+
+def _why(cause: Exception) -> UnusableError:
+    """Return why a case is skipped; what nobody foresaw ends no run either."""
+    if isinstance(cause, UnusableError):
+        return cause
+    if isinstance(cause, MemoryError):
+        return UnusableError("it needs more memory than there is", "prepare it on a machine with more", str(cause))
+    if debugging():
+        raise cause
+    return UnusableError(
+        f"an unexpected {type(cause).__name__}", "report it; PIG_DEBUG=1 shows where it comes from", str(cause)
+    )
 
 
 def _prepare_slices(case: Case, settings: Settings, dataset_dir: Path, written: list[Path]) -> Record:
+    fingerprint = case.content.hash  # before the masks are read: should one change meanwhile, the record says so
     opened = open_case(case, settings.labels)
     volume = opened.volume
     transforms = prepare_slices(settings.preprocessing)
@@ -178,7 +95,7 @@ def _prepare_slices(case: Case, settings: Settings, dataset_dir: Path, written: 
     return {
         "case": case.hash,
         "volume": case.volume,
-        "content": case.content,
+        "content": fingerprint,
         "lesion_area": None if largest is None else round(largest, 6),
         "lesions": None if found is None else [round(area, 6) for area in found.sizes(least)],
         "chest_wall": sorted(sides),
@@ -268,22 +185,3 @@ def _entry(case: Case, index: int, spacing: list[float] | None, label: Entry) ->
         "spacing": spacing,
         "origin": case.origin,
     }
-
-
-def _folds(dataset_dir: Path, cases: Sequence[Case], records: Mapping[str, Record], seed: int) -> dict[str, int]:
-    """Return case hash → fold: kept where the datalist has one, dealt for the rest."""
-    existing: dict[str, int] = {}
-    if (dataset_dir / DATALIST).is_file():
-        former = read_json(dataset_dir / DATALIST, "give --overwrite true")
-        existing = {entry["patient"]: entry["fold"] for entry in former["training"]}
-    raw = {case.hash: case.patient for case in cases}
-    sizes: dict[str, float | None] = {}
-    hashes: dict[str, str] = {}
-    for record in records.values():
-        # a patient of an earlier run whose files are not at hand keeps its fold and needs no raw id
-        patient = str(raw.get(record["case"], record["case"]))
-        hashes[patient] = record["case"]
-        known = [area for area in (sizes.get(patient), record["lesion_area"]) if area is not None]
-        sizes[patient] = max(known, default=None)
-    kept = {patient: existing[case] for patient, case in hashes.items() if case in existing}
-    return {hashes[patient]: fold for patient, fold in assign_folds(sizes, seed, kept).items()}

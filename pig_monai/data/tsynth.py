@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from pig_monai.data.cases import Case, Found, Skipped, digest_files, list_files
+from pig_monai.data.cases import Case, Content, Found, Skipped, list_files
 from pig_monai.data.keys import CaseKey
 from pig_monai.data.volume import Grid, UnusableError, Volume
 from pig_monai.errors import PigError
@@ -90,17 +90,19 @@ def _case(folder: Path, stem: PurePosixPath, files: set[PurePosixPath], key: Cas
         raise UnusableError(f"its {missing} is missing", "download all files of the example")
     if mask not in files and not unlabeled:
         raise UnusableError("it has no mask", "download its reconstruction_mask, too, or leave it out")
-    masks = [folder / mask] if mask in files else []
-    content = [str((folder / raw).stat().st_size), digest_files([folder / header, *masks])]
+    masks = (folder / mask,) if mask in files else ()
+    size = str(
+        (folder / raw).stat().st_size
+    )  # stands for the bytes of a raw file, of which there may be a gigabyte
     patient = _patient(folder / header)
     return Case(
         kind="tsynth",
         source=folder / header,
-        masks=tuple(masks),
+        masks=masks,
         patient=patient,
         hash=key.hash("patient", patient),
         volume=key.hash("volume", str(header)),
-        content=key.hash("content", ":".join(content)),
+        content=Content(key, (size, (folder / header, *masks))),
         origin="phantom",
     )
 
