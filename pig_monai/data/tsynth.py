@@ -91,9 +91,7 @@ def _case(folder: Path, stem: PurePosixPath, files: set[PurePosixPath], key: Cas
     if mask not in files and not unlabeled:
         raise UnusableError("it has no mask", "download its reconstruction_mask, too, or leave it out")
     masks = (folder / mask,) if mask in files else ()
-    size = str(
-        (folder / raw).stat().st_size
-    )  # stands for the bytes of a raw file, of which there may be a gigabyte
+    size = str((folder / raw).stat().st_size)  # for its bytes, of which there may be a gigabyte
     patient = _patient(folder / header)
     return Case(
         kind="tsynth",
