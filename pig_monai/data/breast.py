@@ -22,8 +22,11 @@ from torch.nn.functional import avg_pool2d
 Box = tuple[int, int, int, int]
 """(x0, y0, x1, y1) in pixels; x1 and y1 are the first ones beyond."""
 
-COARSE = 512
-"""The longest side of the coarse grid, in pixels: 0.2 % of a side are seen."""
+FINE = 512
+"""Slices up to this size are looked at pixel by pixel."""
+
+COARSE = 400
+"""The longest side of the coarse grid of larger ones, at most: what is 0.3 % of a side is seen."""
 
 BREAST_FRACTION = 0.1
 """A pixel belongs to the breast when it is brighter than the background by this fraction of the median breast."""
@@ -92,7 +95,7 @@ def find_breast(image: torch.Tensor) -> Breast:
         image: (1, W, H), any unit; NaN, where the source has no data, counts as dark.
     """
     size = image.shape[1], image.shape[2]
-    step = max(1, math.ceil(max(size) / COARSE))
+    step = 1 if max(size) <= FINE else math.ceil(max(size) / COARSE)
     coarse = _coarse(image, step)
     above = _above_background(coarse)
     inside = np.zeros_like(above)
@@ -107,7 +110,7 @@ def breast_mask(image: torch.Tensor) -> torch.Tensor:
 
 
 def _coarse(image: torch.Tensor, step: int) -> np.ndarray:
-    """Average ``step`` × ``step`` pixels: float32 (w, h); what is NaN takes no part, and is dark where all is NaN."""
+    """Average ``step`` × ``step`` pixels: float32 (w, h); NaN takes no part, and is dark where it is all."""
     plain = torch.as_tensor(image).detach().as_subclass(torch.Tensor).to(torch.float32)
     mean = _pooled(plain, step)
     if bool(torch.isnan(mean).any()):

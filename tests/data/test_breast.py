@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pig_monai.data.breast import chest_wall_side, clear_side, find_breast
+from pig_monai.data.breast import clear_side, find_breast
 from tests.data import breasts as b
 
 W, H = b.SHAPE
