@@ -32,7 +32,7 @@ BREAST_FRACTION = 0.1
 """A pixel belongs to the breast when it is brighter than the background by this fraction of the median breast."""
 
 # All in fractions of the longest side:
-_THIN = 0.03  # what is thinner than this is no breast: text, paddle edges
+_THIN = 0.025  # what is thinner than this is no breast: text, paddle edges
 _GAPS = 0.01  # so wide gaps in the skin are closed
 _SOLID = 0.08  # markers are smaller than this, the core of a breast is larger
 _BAND = 0.04  # bright bands along an edge of the image that are no wider than this are no breast

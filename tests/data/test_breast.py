@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pig_monai.data.breast import clear_side, find_breast
+from pig_monai.data.breast import chest_wall_side, clear_side, find_breast
 from tests.data import breasts as b
 
 W, H = b.SHAPE
@@ -45,6 +45,9 @@ CASES = {
     "small": ({"tall": 0.35, "across": 0.2}, [b.text(700, 40)]),
 }
 
+# what lies on the skin and is as bright as the breast leaves a stub
+ON_THE_SKIN = {"text as bright as the breast": 0.015, "paddle at the side": 0.015}
+
 
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("case", CASES)
@@ -59,8 +62,46 @@ def test_the_box_is_that_of_the_breast(case: str, mirrored: bool) -> None:
         image, truth = image[::-1].copy(), truth[::-1]
     found = find_breast(torch.from_numpy(image[None]))
     off = np.abs(np.subtract(found.box, b.box_of(truth))) / np.array([W, H, W, H])
-    assert off.max() <= 0.01, (found.box, b.box_of(truth))
+    assert off.max() <= ON_THE_SKIN.get(case, 0.01), (found.box, b.box_of(truth))
     assert clear_side(found) == ("right" if mirrored else "left")
     inside = found.mask()
     assert (inside & ~truth).sum() < 0.02 * truth.sum()
     assert (truth & ~inside).sum() < 0.1 * truth.sum()
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_without_a_breast_there_is_no_box(step: int) -> None:
+    shape = (300 * step, 200 * step)
+    for empty in (np.zeros(shape), np.full(shape, 7.0), np.full(shape, np.nan)):
+        found = find_breast(torch.from_numpy(empty[None].astype(np.float32)))
+        assert found.box is None
+        assert clear_side(found) is None
+        assert not found.mask().any()
+
+
+def test_values_are_those_inside_the_breast() -> None:
+    """Percentiles of a sample of a large slice are those of all its pixels, and NaN is none of them."""
+    image, truth = b.breast((1890, 2457))
+    b.noise(5)(image)
+    image[:50] = np.nan
+    truth[:50] = False
+    found = find_breast(torch.from_numpy(image[None]))
+    values = found.values(image)
+    assert not np.isnan(values).any()
+    marks = [0.5, 5, 50, 95, 99.5]
+    all_of_them = np.sort(image[truth])
+    ranks = np.searchsorted(all_of_them, np.percentile(values, marks)) / len(all_of_them) * 100
+    np.testing.assert_allclose(ranks, marks, atol=0.4)
+    x0, y0, x1, y1 = found.box
+    np.testing.assert_array_equal(found.cropped(found.box).values(image[x0:x1, y0:y1]), values)
+    assert found.cropped(found.box).box == (0, 0, x1 - x0, y1 - y0)
+
+
+def test_a_magnified_view_has_no_clear_side() -> None:
+    """Tissue from edge to edge, and a breast in the middle that no edge cuts off."""
+    filled = b.breast(across=9, tall=9)[0]
+    x, y = np.mgrid[:W, :H]
+    round_one = np.where(np.hypot(x - W / 2, y - H / 2) < 0.4 * W, 500 + y % 7, 0).astype(np.float32)
+    for image in (filled, round_one):
+        assert clear_side(find_breast(torch.from_numpy(image[None]))) is None
+    assert chest_wall_side(torch.zeros(1, 5, 5, dtype=torch.bool)) == "left"
