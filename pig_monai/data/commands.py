@@ -42,6 +42,7 @@ def dicom_to_slices(
     lesion_free_distance: int = Selection.lesion_free_distance,
     intensity: str = "percentile",
     mammograms: bool = False,
+    upright: bool = True,
     name: str = "volumes",
     options: SharedOptions,
 ) -> None:
@@ -63,6 +64,8 @@ def dicom_to_slices(
         lesion_free_distance: slices that these keep from any lesion, at least.
         intensity: percentile scales percentiles inside the breast to [-1, 1]; window the header's display window.
         mammograms: take 2-D mammograms (Digital Mammography X-Ray), too, each as a volume of one slice.
+        upright: turn volumes by 180° whose chest wall is not where their laterality says; those with boxes always
+            are.
         name: what the dataset is called.
         options: those that both commands have.
     """
@@ -78,6 +81,7 @@ def dicom_to_slices(
         selection,
         _label_options(architectural_distortions, first_slice),
         options,
+        as_bool(upright, "--upright"),
     )
 
 
@@ -127,13 +131,14 @@ def _run(
     selection: Selection,
     labels: Mapping[str, Any],
     options: SharedOptions,
+    upright: bool = False,
 ) -> None:
     """Check what both commands have in common, find the cases and prepare them."""
     seed = as_whole(options.seed, "--seed", least=0)
     workers = as_whole(options.workers, "--workers", least=1)
     overwrite = as_bool(options.overwrite, "--overwrite")
     case_key = load_key(dataset_dir, path(options.key))
-    settings = Settings(command, name, seed, selection, labels, preprocessing, case_key.hash("key", ""))
+    settings = Settings(command, name, seed, selection, labels, preprocessing, case_key.hash("key", ""), upright)
     check_folder(dataset_dir, settings, overwrite)  # before the search, which can take long
     with _logging_to(dataset_dir, path(options.log)):
         found = find(case_key, dataset_dir)

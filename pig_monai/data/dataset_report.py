@@ -67,6 +67,7 @@ def summarise(
         "spacing_mm": [statistics.median(s[axis] for s in spacings) for axis in (0, 1)] if spacings else None,
         "lesion_area": _quartiles([record["lesion_area"] for record in records if record["lesion_area"]]),
         "chest_wall_right": sum("right" in record["chest_wall"] for record in records),
+        "chest_wall_unsure": sum(not record["chest_wall"] for record in records),
         "laterality_disagrees": sum(_disagrees(record) for record in records),
         "rotated": sum(record.get("rotated", False) for record in records),
         "warnings": [*warnings, *_unknown_geometry(records, entries), *_boxes(entries), *_remarks(records)],
@@ -115,7 +116,7 @@ def _quartiles(values: Sequence[float]) -> dict[str, float]:
 def _disagrees(record: Mapping[str, Any]) -> bool:
     """Whether the pixels show the other breast than the source says: left breasts have the chest wall left."""
     expected = CHEST_WALL.get(record["laterality"])
-    return expected is not None and expected not in record["chest_wall"]
+    return bool(expected and record["chest_wall"] and expected not in record["chest_wall"])
 
 
 def _unknown_geometry(records: Sequence[Mapping[str, Any]], entries: Sequence[Entry]) -> list[str]:
@@ -123,6 +124,12 @@ def _unknown_geometry(records: Sequence[Mapping[str, Any]], entries: Sequence[En
     by_shape = sum(not record["geometry"] for record in records)
     if by_shape:
         warnings.append(f"{by_shape} cases have no geometry: their masks were matched by shape")
+    no_way_back = len({entry["patient"] for entry in entries if "geometry" not in entry})
+    if no_way_back:
+        warnings.append(
+            f"slices of {no_way_back} patients were prepared by an earlier version, which found the breast in "
+            "another way and did not keep the geometry: --overwrite true prepares them afresh"
+        )
     no_spacing = sum(entry["spacing"] is None for entry in entries)
     if no_spacing:
         warnings.append(f"{no_spacing} slices have no spacing: their lesion areas are in pixels")
@@ -165,8 +172,9 @@ def _page(name: str, report: Mapping[str, Any], sheet: Image.Image) -> str:
         else "unknown",
         "largest lesion area of a case": _listed(report["lesion_area"]),
         "cases with the chest wall on the right": report["chest_wall_right"],
+        "cases without a clear side": report["chest_wall_unsure"],
         "cases that show the other side than their header says": report["laterality_disagrees"],
-        "cases turned by 180° for their boxes": report["rotated"],
+        "cases turned by 180°": report["rotated"],
     }
     folds = [list(row.values()) for row in report["folds"]]
     skipped = [list(row.values()) for row in report["skipped"]]

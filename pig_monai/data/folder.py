@@ -16,6 +16,7 @@ import nibabel as nib
 import numpy as np
 
 from pig_monai import __version__
+from pig_monai.data.geometry import is_geometry
 from pig_monai.errors import PigError
 from pig_monai.files import atomic_path, read_json, sha256, write_json
 
@@ -102,6 +103,11 @@ _ENTRY_KEYS = {
         f"one of {', '.join(LABEL_KINDS)}, or left out for contours",
     ),
     "rotated": (False, lambda v: isinstance(v, bool), "true for a slice turned by 180° first, or left out"),
+    "geometry": (
+        False,
+        is_geometry,
+        "what preparation says of how the slice was made, or left out",
+    ),
     "lesion": (False, lambda v: isinstance(v, bool), "false for a label without a lesion, or left out"),
 }
 

@@ -17,9 +17,11 @@ from tqdm import tqdm
 
 from pig_monai.data.cases import Case, Found, Skipped, name_cases
 from pig_monai.data.dataset_report import write_report
+from pig_monai.data.fitting import fitted_size
 from pig_monai.data.folder import DATALIST, Entry, write_datalist, write_label, write_slice
 from pig_monai.data.folds import assign_folds
-from pig_monai.data.open_case import OpenCase, open_case
+from pig_monai.data.geometry import Geometry
+from pig_monai.data.open_case import OpenCase, open_case, turn_upright
 from pig_monai.data.records import (
     Record,
     Settings,
@@ -32,7 +34,7 @@ from pig_monai.data.records import (
 )
 from pig_monai.data.selection import Selection, lesion_free_slices, lesion_slices, survey, unlabelled_slices
 from pig_monai.data.transforms import prepare_slices
-from pig_monai.data.volume import UnusableError, Volume
+from pig_monai.data.volume import UnusableError
 from pig_monai.errors import PigError
 from pig_monai.files import read_json
 
@@ -136,14 +138,16 @@ def prepare_case(case: Case, settings: Settings, dataset_dir: Path) -> Record | 
 
 def _prepare_slices(case: Case, settings: Settings, dataset_dir: Path, written: list[Path]) -> Record:
     opened = open_case(case, settings.labels)
-    volume = opened.volume
     transforms = prepare_slices(settings.preprocessing)
     wanted, largest = _slices_to_take(opened, settings.selection)
+    if wanted and case.kind == "dicom":
+        opened = turn_upright(opened, case.laterality, [index for index, _ in wanted], settings.upright)
+    volume = opened.volume
     entries: list[Entry] = []
     sides = set()
     for index, content in wanted:
         mask = opened.masks.mask(index) if opened.masks else None
-        raw = _raw_slice(volume, index, mask, settings)
+        raw = _raw_slice(opened, index, mask, settings)
         if raw is None and content == "lesion":
             raise UnusableError(f"frame {index} is blank", "check the export")
         prepared = transforms(raw) if raw else None
@@ -151,6 +155,9 @@ def _prepare_slices(case: Case, settings: Settings, dataset_dir: Path, written: 
             continue  # blank, or the crop to the breast removed the lesion
         spacing = _spacing(prepared["image"]) if volume.spacing else None
         entry = _entry(case, index, spacing, _label_keys(case, index, content, opened))
+        if opened.rotated:
+            entry["rotated"] = True
+        entry["geometry"] = _geometry(opened, prepared, settings.preprocessing).to_entry()
         written += [dataset_dir / entry[key] for key in ("image", "label") if key in entry]
         write_slice(dataset_dir / entry["image"], np.asarray(prepared["image"][0]), spacing)
         if "label" in entry:
@@ -165,11 +172,11 @@ def _prepare_slices(case: Case, settings: Settings, dataset_dir: Path, written: 
         "volume": case.volume,
         "content": case.content,
         "lesion_area": None if largest is None else round(largest, 6),
-        "chest_wall": sorted(sides),
+        "chest_wall": sorted(sides - {None}),
         "laterality": case.laterality,
         "geometry": volume.grid.affine is not None,
         "rotated": opened.rotated,
-        "remarks": [*volume.remarks, *(volume.window_remarks() if windowed else ())],
+        "remarks": [*volume.remarks, *opened.remarks, *(volume.window_remarks() if windowed else ())],
         "entries": entries,
     }
 
@@ -200,8 +207,9 @@ def _nothing_to_take(largest: float | None, least: float, unit: str) -> Unusable
     return UnusableError("its mask lies outside the breast", "check the mask, or give --crop false")
 
 
-def _raw_slice(volume: Volume, index: int, mask: np.ndarray | None, settings: Settings) -> dict[str, Any] | None:
+def _raw_slice(opened: OpenCase, index: int, mask: np.ndarray | None, settings: Settings) -> dict[str, Any] | None:
     """Return frame ``index`` as the transforms take it; None where it is blank."""
+    volume = opened.volume
     frame = volume.frame(index)
     if not np.fmax.reduce(frame, axis=None) > np.fmin.reduce(frame, axis=None):  # NaN, all padding, is blank too
         return None
@@ -209,7 +217,9 @@ def _raw_slice(volume: Volume, index: int, mask: np.ndarray | None, settings: Se
     affine = torch.diag(torch.tensor([-sx, -sy, 1.0, 1.0], dtype=torch.float64))
     data: dict[str, Any] = {"image": MetaTensor(np.ascontiguousarray(frame)[None], affine=affine)}
     if mask is not None:
-        data["label"] = MetaTensor(np.ascontiguousarray(mask, dtype=np.float32)[None], affine=affine)
+        data["label"] = MetaTensor(np.ascontiguousarray(mask)[None], affine=affine)
+    if opened.chest_wall != "each":
+        data["chest_wall"] = opened.chest_wall
     if settings.preprocessing["intensity"]["kind"] == "window":
         window = volume.window(index)
         if window is None:
@@ -235,9 +245,14 @@ def _label_keys(case: Case, index: int, content: str, opened: OpenCase) -> Entry
         entry["lesion"] = False
     if opened.label_kind != "contour":
         entry["label_kind"] = opened.label_kind
-    if opened.rotated:
-        entry["rotated"] = True
     return entry
+
+
+def _geometry(opened: OpenCase, prepared: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> Geometry:
+    width, height = opened.volume.grid.size[:2]
+    x0, y0, x1, y1 = crop = prepared.get("crop", (0, 0, width, height))
+    fitted = fitted_size((x1 - x0, y1 - y0), preprocessing["size"], preprocessing["aspect"])
+    return Geometry((width, height), opened.rotated, crop, prepared.get("mirrored", False), fitted)
 
 
 def _entry(case: Case, index: int, spacing: list[float] | None, label: Entry) -> Entry:

@@ -42,6 +42,7 @@ class Settings:
         labels: how masks and boxes are read, as `pig_monai.data.open_case.open_case` takes it.
         preprocessing: as `pig_monai.data.transforms.prepare_slices` takes it.
         key: a hash that tells keys apart.
+        upright: whether volumes are turned, see `pig_monai.data.open_case.turn_upright`; images never are.
     """
 
     command: str
@@ -51,6 +52,7 @@ class Settings:
     labels: Mapping[str, Any]
     preprocessing: Mapping[str, Any]
     key: str
+    upright: bool = False
 
 
 def check_folder(dataset_dir: Path, settings: Settings, overwrite: bool) -> None:
@@ -76,7 +78,11 @@ def check_folder(dataset_dir: Path, settings: Settings, overwrite: bool) -> None
 
 
 def _as_written_today(former: dict[str, Any], settings: Settings) -> dict[str, Any]:
-    """Return former settings with what folders of version 0.1.0 do not say: they knew one way to select."""
+    """Return former settings with what folders of version 0.1.0 do not say.
+
+    They knew one way to select, and turned nothing but what had boxes.
+    """
+    former.setdefault("upright", False)
     if "min_lesion_area" in former:
         former["selection"] = asdict(Selection(min_lesion_area=former.pop("min_lesion_area")))
         former["labels"] = dict(NO_LABEL_OPTIONS) if settings.labels else {}
