@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -120,27 +121,28 @@ def resize_mask(mask: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 def _mostly_covered(mask: np.ndarray, size: tuple[int, int], box: Box) -> np.ndarray:
-    """Return where `resize_slice` of a mask is above one half: float32 0/1 of ``size``.
+    """Return which pixels of the result the mask covers more than half of: float32 0/1 of ``size``.
+
+    Areas are exact: MONAI's "area" takes whole pixels, which shifts an outline by up to half of one.
 
     Args:
         mask: bool (W, H).
-        size: of the result.
+        size: of the result; along axes that grow, the mask is interpolated between the middles of its pixels.
         box: encloses the mask.
     """
-    out = np.zeros(size, np.float32)
     if size[0] > mask.shape[0] or size[1] > mask.shape[1]:
         return np.asarray(resize_slice(torch.from_numpy(mask[None].astype(np.float32)), size)[0] > 0.5, np.float32)
-    # pixel i of the result averages the pixels from floor(i W / w) to ceil((i + 1) W / w), as MONAI's "area" does
-    cells = [
-        np.arange(low * new // old, -(-high * new // old))
-        for low, high, new, old in zip(box[:2], box[2:], size, mask.shape, strict=True)
-    ]
-    (x0, x1), (y0, y1) = (
-        (own * old // new, -(-(own + 1) * old // new))
-        for own, new, old in zip(cells, size, mask.shape, strict=True)
-    )
-    sums = np.pad(mask[x0[0] : x1[-1], y0[0] : y1[-1]].astype(np.int64), ((1, 0), (1, 0))).cumsum(0).cumsum(1)
-    ends, starts = (sums[x - x0[0]] for x in (x1, x0))
-    covered = (ends - starts)[:, y1 - y0[0]] - (ends - starts)[:, y0 - y0[0]]
-    out[cells[0][0] : cells[0][-1] + 1, cells[1][0] : cells[1][-1] + 1] = 2 * covered > np.outer(x1 - x0, y1 - y0)
+    scale = [old / new for old, new in zip(mask.shape, size, strict=True)]
+    first = [int(low / by) for low, by in zip(box[:2], scale, strict=True)]
+    last = [min(n, math.ceil(high / by)) for high, by, n in zip(box[2:], scale, size, strict=True)]
+    area = mask[box[0] : box[2], box[1] : box[3]].astype(np.float64)
+    for axis in (0, 1):  # the area up to each edge of the pixels of the result, then that between them
+        edges = np.arange(first[axis], last[axis] + 1) * scale[axis] - box[axis]
+        edges = np.clip(edges, 0, area.shape[axis])
+        whole = np.minimum(edges.astype(int), area.shape[axis] - 1)
+        upto = np.insert(area.cumsum(axis), 0, 0, axis)
+        part = np.expand_dims(edges - whole, 1 - axis) * area.take(whole, axis)
+        area = np.diff(upto.take(whole, axis) + part, axis=axis)
+    out = np.zeros(size, np.float32)
+    out[first[0] : last[0], first[1] : last[1]] = area > (0.5 + 1e-9) * scale[0] * scale[1]
     return out

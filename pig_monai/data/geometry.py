@@ -3,8 +3,8 @@
 `pig_monai.data.transforms.prepare_slices` goes there: a slice is turned by 180° where its volume was, cropped to
 the breast, mirrored where its chest wall was on the right, resized, and padded at the right and at the bottom. An
 entry of a datalist says under ``"geometry"`` which of these happened; here they are undone. Turning, mirroring,
-the crop and the padding come back exactly. A mask that was resized comes back with its boundary within one prepared
-pixel.
+the crop and the padding come back exactly. A mask that was resized comes back with its boundary within one
+prepared pixel.
 """
 
 from __future__ import annotations

@@ -140,6 +140,7 @@ def _prepare_slices(case: Case, settings: Settings, dataset_dir: Path, written: 
     opened = open_case(case, settings.labels)
     transforms = prepare_slices(settings.preprocessing)
     wanted, largest = _slices_to_take(opened, settings.selection)
+    # images stay as they are: public sets are often mirrored to one side, whatever breast they show
     if wanted and case.kind == "dicom":
         opened = turn_upright(opened, case.laterality, [index for index, _ in wanted], settings.upright)
     volume = opened.volume

@@ -84,7 +84,7 @@ class Volume:
             from 0; None where that is the geometric order.
         remarks: what the report should say about how the volume was read; nothing that identifies a person.
         window_remarks: likewise, where the windows are used. Raises `UnusableError`.
-        directions: where rows and columns run to, as DICOM's Patient Orientation says, such as ("A", "F"); or empty.
+        directions: where rows and columns run to: DICOM's Patient Orientation, such as ("A", "F"); or empty.
     """
 
     grid: Grid

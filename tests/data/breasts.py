@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from scipy.ndimage import gaussian_filter, zoom
+
+REAL = Path(os.environ.get("PIG_TEST_DATA", "/nowhere"))
+REAL_SLICE = REAL / "dbt_slice/selenia_rmlo_slice_12bit.png"
+MAMMOGRAMS = REAL / "cdd_cesm_dm"
 
 SHAPE = (945, 1228)
 """(W, H): half a common frame."""

@@ -45,13 +45,8 @@ def save_all(stack: list[Dataset], folder: Path) -> None:
 
 def prepare(folder: Path, output: Path, **options: object) -> list[dict]:
     """Slices come out as they are stored."""
-    settings = {
-        "size": ROWS,
-        "crop": False,
-        "chest_wall": "keep",
-        "upright": False,
-        "min_lesion_area": 0,
-    } | options
+    settings = {"size": ROWS, "crop": False, "chest_wall": "keep", "upright": False, "min_lesion_area": 0}
+    settings |= options
     dicom_to_slices(input=folder / "dicom", output=output, **settings)
     return read_datalist(output)["training"]
 
