@@ -16,7 +16,6 @@ import nibabel as nib
 import numpy as np
 
 from pig_monai import __version__
-from pig_monai.data.geometry import is_geometry
 from pig_monai.errors import PigError
 from pig_monai.files import atomic_path, read_json, sha256, write_json
 
@@ -85,6 +84,21 @@ def _is_spacing(value: Any) -> bool:
         return True
     numbers = isinstance(value, list) and all(isinstance(v, int | float) and v > 0 for v in value)
     return numbers and len(value) == 2
+
+
+def is_geometry(block: Any) -> bool:
+    """Whether a block of an entry is a `pig_monai.data.geometry.Geometry`."""
+    keys = {"source": 2, "crop": 4, "fitted": 2}
+    if not isinstance(block, dict) or set(block) != {*keys, "turned", "mirrored"}:
+        return False
+    for key, count in keys.items():
+        numbers = block[key]
+        whole = isinstance(numbers, list) and all(isinstance(n, int) and not isinstance(n, bool) for n in numbers)
+        if not whole or len(numbers) != count:
+            return False
+    x0, y0, x1, y1 = block["crop"]
+    inside = 0 <= x0 < x1 <= block["source"][0] and 0 <= y0 < y1 <= block["source"][1]
+    return inside and min(block["fitted"]) > 0 and all(isinstance(block[k], bool) for k in ("turned", "mirrored"))
 
 
 _ENTRY_KEYS = {

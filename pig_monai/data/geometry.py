@@ -18,6 +18,7 @@ import torch
 
 from pig_monai.data.breast import Box
 from pig_monai.data.fitting import BACKGROUND, resize_mask, resize_slice
+from pig_monai.data.folder import is_geometry
 from pig_monai.errors import PigError
 
 
@@ -60,21 +61,6 @@ class Geometry:
     def to_entry(self) -> dict[str, Any]:
         """Return the block that an entry keeps."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-
-
-def is_geometry(block: Any) -> bool:
-    """Whether a block of an entry describes a geometry."""
-    keys = {"source": 2, "crop": 4, "fitted": 2}
-    if not isinstance(block, dict) or set(block) != {*keys, "turned", "mirrored"}:
-        return False
-    for key, count in keys.items():
-        numbers = block[key]
-        whole = isinstance(numbers, list) and all(isinstance(n, int) and not isinstance(n, bool) for n in numbers)
-        if not whole or len(numbers) != count:
-            return False
-    x0, y0, x1, y1 = block["crop"]
-    inside = 0 <= x0 < x1 <= block["source"][0] and 0 <= y0 < y1 <= block["source"][1]
-    return inside and min(block["fitted"]) > 0 and all(isinstance(block[k], bool) for k in ("turned", "mirrored"))
 
 
 def undo_mask(mask: np.ndarray, entry: Mapping[str, Any]) -> np.ndarray:

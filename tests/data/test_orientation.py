@@ -195,9 +195,7 @@ def test_every_slice_of_a_volume_is_mirrored_alike(tmp_path: Path) -> None:
         np.testing.assert_array_equal(shown(tmp_path, entry)[1], lesion()[2] > 0)
 
 
-@pytest.mark.skipif(
-    not breasts.REAL_SLICE.is_file(), reason="PIG_TEST_DATA does not name a folder with dbt_slice/"
-)
+@pytest.mark.skipif(not breasts.REAL_SLICE.is_file(), reason="PIG_TEST_DATA names no dbt_slice/")
 def test_a_real_slice_is_turned_upright(tmp_path: Path) -> None:
     real = np.asarray(Image.open(breasts.REAL_SLICE)).astype(np.uint16)[
         ::2, ::2
@@ -207,9 +205,8 @@ def test_a_real_slice_is_turned_upright(tmp_path: Path) -> None:
     mask[1, 600:650, 750:820] = 1
     labels = []
     for name, how in (("a", np.s_[:]), ("b", TURN)):
-        entries, said = prepare(
-            tmp_path / name, frames[how], mask[how], {"crop": True, "size": 512}, laterality="R"
-        )
+        options = {"crop": True, "size": 512}
+        entries, said = prepare(tmp_path / name, frames[how], mask[how], options, laterality="R")
         assert said["rotated"] == (name == "b")
         labels.append([read_slice(tmp_path / name / "out" / entries[0]["image"])])
         labels[-1].append(read_label(tmp_path / name / "out" / entries[0]["label"]))
