@@ -52,6 +52,7 @@ def dicom_to_slices(
     intensity: str = "percentile",
     mammograms: bool = False,
     tsynth: bool = False,
+    upright: bool = True,
     name: str = "volumes",
     options: SharedOptions,
 ) -> None:
@@ -74,6 +75,8 @@ def dicom_to_slices(
         intensity: percentile scales percentiles inside the breast to [-1, 1]; window the header's display window.
         mammograms: take 2-D mammograms (Digital Mammography X-Ray), too, each as a volume of one slice.
         tsynth: the input is T-SYNTH's (reconstruction<N>.raw and .mhd, reconstruction_mask<N>.h5), with its masks.
+        upright: turn volumes by 180° whose chest wall is not where their laterality says; those with boxes always
+            are.
         name: what the dataset is called.
         options: those that both commands have.
     """
@@ -95,6 +98,7 @@ def dicom_to_slices(
         selection,
         _label_options(architectural_distortions, first_slice),
         options,
+        as_bool(upright, "--upright"),
     )
 
 
@@ -144,6 +148,7 @@ def _run(
     selection: Selection,
     labels: Mapping[str, Any],
     options: SharedOptions,
+    upright: bool = False,
 ) -> None:
     """Check what both commands have in common, find the cases and prepare them."""
     seed = as_whole(options.seed, "--seed", least=0)
@@ -152,7 +157,9 @@ def _run(
     shard = _shard(options)
     mapping = None if options.mapping is None else CaseMapping(Path(str(options.mapping)), dataset_dir)
     case_key = load_key(dataset_dir, path(options.key), make=shard is not None, write=not dry_run)
-    settings = Settings(command, name, seed, selection, labels, preprocessing, case_key.hash("key", ""), shard)
+    settings = Settings(
+        command, name, seed, selection, labels, preprocessing, case_key.hash("key", ""), upright, shard
+    )
     job = Job(
         dataset_dir,
         settings,

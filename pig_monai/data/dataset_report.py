@@ -81,8 +81,9 @@ def _overview(report: Mapping[str, Any], things: str) -> dict[str, Any]:
         "median spacing of the prepared slices": millimetres,
         f"largest lesion area of a case, {_unit(report)}": _listed(report["lesion_area"]),
         f"{things} with the chest wall on the right": report["chest_wall_right"],
+        f"{things} without a clear side": report["chest_wall_unsure"],
         f"{things} that show the other side than their header says": report["laterality_disagrees"],
-        f"{things} turned by 180° for their boxes": report["rotated"],
+        f"{things} turned by 180°": report["rotated"],
     }
     return {fact: value for fact, value in overview.items() if value not in (None, "")}
 

@@ -61,6 +61,7 @@ def summarise(
         "lesion_diameters": _diameters(records),
         "intensities": _intensities(dataset_dir, spread_entries(entries, SAMPLED)),
         "chest_wall_right": sum("right" in record["chest_wall"] for record in records),
+        "chest_wall_unsure": sum(not record["chest_wall"] for record in records),
         "laterality_disagrees": sum(_disagrees(record) for record in records),
         "rotated": sum(record.get("rotated", False) for record in records),
         "warnings": [*warnings, *_unknown_geometry(records, entries), *_boxes(entries), *_remarks(records)],
@@ -197,7 +198,7 @@ def _quartiles(values: Sequence[float]) -> dict[str, float]:
 def _disagrees(record: Mapping[str, Any]) -> bool:
     """Whether the pixels show the other breast than the source says: left breasts have the chest wall left."""
     expected = CHEST_WALL.get(record["laterality"])
-    return expected is not None and expected not in record["chest_wall"]
+    return bool(expected and record["chest_wall"] and expected not in record["chest_wall"])
 
 
 def _unknown_geometry(records: Records, entries: Sequence[Entry]) -> list[str]:
@@ -205,6 +206,12 @@ def _unknown_geometry(records: Records, entries: Sequence[Entry]) -> list[str]:
     by_shape = sum(not record["geometry"] for record in records)
     if by_shape:
         warnings.append(f"{by_shape} cases have no geometry: their masks were matched by shape")
+    no_way_back = len({entry["patient"] for entry in entries if "geometry" not in entry})
+    if no_way_back:
+        warnings.append(
+            f"slices of {no_way_back} patients were prepared by an earlier version, which found the breast in "
+            "another way and did not keep the geometry: --overwrite true prepares them afresh"
+        )
     no_spacing = sum(entry["spacing"] is None for entry in entries)
     if no_spacing:
         warnings.append(f"{no_spacing} slices have no spacing: their lesion areas are in pixels")

@@ -68,6 +68,12 @@ def find_volumes(
         raise _nothing_fits(folder, labels)
     if masks.keys() & boxes.keys():
         found.warnings.append(f"{len(masks.keys() & boxes.keys())} volumes have masks and boxes: the masks count")
+    nameless = sum(volume.header.nameless for volume in stacks)
+    if nameless:
+        found.warnings.append(
+            f"{nameless} volumes have no PatientID: each of their studies counts as a patient of its own, so that "
+            "two studies of one person may lie in two folds"
+        )
     for name, volume in volumes.items():
         own_boxes = None if name in masks else boxes.get(name)
         try:

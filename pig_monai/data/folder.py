@@ -108,6 +108,21 @@ def _is_spacing(value: Any) -> bool:
     return numbers and len(value) == 2
 
 
+def is_geometry(block: Any) -> bool:
+    """Whether a block of an entry is a `pig_monai.data.geometry.Geometry`."""
+    keys = {"source": 2, "crop": 4, "fitted": 2}
+    if not isinstance(block, dict) or set(block) != {*keys, "turned", "mirrored"}:
+        return False
+    for key, count in keys.items():
+        numbers = block[key]
+        whole = isinstance(numbers, list) and all(isinstance(n, int) and not isinstance(n, bool) for n in numbers)
+        if not whole or len(numbers) != count:
+            return False
+    x0, y0, x1, y1 = block["crop"]
+    inside = 0 <= x0 < x1 <= block["source"][0] and 0 <= y0 < y1 <= block["source"][1]
+    return inside and min(block["fitted"]) > 0 and all(isinstance(block[k], bool) for k in ("turned", "mirrored"))
+
+
 _ENTRY_KEYS = {
     "image": (True, _is_inner_path, "a path inside the dataset folder"),
     "label": (False, _is_inner_path, "a path inside the dataset folder, or left out"),
@@ -124,6 +139,11 @@ _ENTRY_KEYS = {
         f"one of {', '.join(LABEL_KINDS)}, or left out for contours",
     ),
     "rotated": (False, lambda v: isinstance(v, bool), "true for a slice turned by 180° first, or left out"),
+    "geometry": (
+        False,
+        is_geometry,
+        "what preparation says of how the slice was made, or left out",
+    ),
     "lesion": (False, lambda v: isinstance(v, bool), "false for a label without a lesion, or left out"),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import torch
 from monai.data import MetaTensor
 
 from pig_monai.data.cases import Case
+from pig_monai.data.fitting import fitted_size
 from pig_monai.data.folder import Entry, write_label, write_slice
-from pig_monai.data.open_case import OpenCase, open_case
+from pig_monai.data.geometry import Geometry
+from pig_monai.data.open_case import OpenCase, open_case, turn_upright
 from pig_monai.data.records import Record, Settings, trying, write_record
 from pig_monai.data.selection import (
     Selection,
@@ -22,7 +25,7 @@ from pig_monai.data.selection import (
     unlabelled_slices,
 )
 from pig_monai.data.transforms import prepare_slices
-from pig_monai.data.volume import UnusableError, Volume
+from pig_monai.data.volume import UnusableError
 from pig_monai.errors import PigError, debugging
 
 
@@ -66,16 +69,19 @@ def _why(cause: Exception) -> UnusableError:
 def _prepare_slices(case: Case, settings: Settings, dataset_dir: Path, written: list[Path]) -> Record:
     fingerprint = case.content.hash  # before the masks are read: should one change meanwhile, the record says so
     opened = open_case(case, settings.labels)
-    volume = opened.volume
     transforms = prepare_slices(settings.preprocessing)
     wanted, found = _slices_to_take(opened, settings.selection)
     least = settings.selection.min_lesion_area
     largest = None if found is None else max(found.areas)
+    # images stay as they are: public sets are often mirrored to one side, whatever breast they show
+    if wanted and case.kind == "dicom":
+        opened = turn_upright(opened, case.laterality, [index for index, _ in wanted], settings.upright)
+    volume = opened.volume
     entries: list[Entry] = []
     sides = set()
     for index, content in wanted:
         mask = opened.masks.mask(index) if opened.masks else None
-        raw = _raw_slice(volume, index, mask, settings)
+        raw = _raw_slice(opened, index, mask, settings)
         if raw is None and content == "lesion":
             raise UnusableError(f"frame {index} is blank", "check the export")
         prepared = transforms(raw) if raw else None
@@ -83,6 +89,9 @@ def _prepare_slices(case: Case, settings: Settings, dataset_dir: Path, written: 
             continue  # blank, or the crop to the breast removed the lesion
         spacing = _spacing(prepared["image"]) if volume.spacing else None
         entry = _entry(case, index, spacing, _label_keys(case, index, content, opened))
+        if opened.rotated:
+            entry["rotated"] = True
+        entry["geometry"] = _geometry(opened, prepared, settings.preprocessing).to_entry()
         written += [dataset_dir / entry[key] for key in ("image", "label") if key in entry]
         write_slice(dataset_dir / entry["image"], np.asarray(prepared["image"][0]), spacing)
         if "label" in entry:
@@ -98,11 +107,11 @@ def _prepare_slices(case: Case, settings: Settings, dataset_dir: Path, written: 
         "content": fingerprint,
         "lesion_area": None if largest is None else round(largest, 6),
         "lesions": None if found is None else [round(area, 6) for area in found.sizes(least)],
-        "chest_wall": sorted(sides),
+        "chest_wall": sorted(sides - {None}),
         "laterality": case.laterality,
         "geometry": volume.grid.affine is not None,
         "rotated": opened.rotated,
-        "remarks": [*volume.remarks, *(volume.window_remarks() if windowed else ())],
+        "remarks": [*volume.remarks, *opened.remarks, *(volume.window_remarks() if windowed else ())],
         "entries": entries,
     }
 
@@ -133,8 +142,9 @@ def _nothing_to_take(largest: float | None, least: float, unit: str) -> Unusable
     return UnusableError("its mask lies outside the breast", "check the mask, or give --crop false")
 
 
-def _raw_slice(volume: Volume, index: int, mask: np.ndarray | None, settings: Settings) -> dict[str, Any] | None:
+def _raw_slice(opened: OpenCase, index: int, mask: np.ndarray | None, settings: Settings) -> dict[str, Any] | None:
     """Return frame ``index`` as the transforms take it; None where it is blank."""
+    volume = opened.volume
     frame = volume.frame(index)
     if not np.fmax.reduce(frame, axis=None) > np.fmin.reduce(frame, axis=None):  # NaN, all padding, is blank too
         return None
@@ -142,7 +152,9 @@ def _raw_slice(volume: Volume, index: int, mask: np.ndarray | None, settings: Se
     affine = torch.diag(torch.tensor([-sx, -sy, 1.0, 1.0], dtype=torch.float64))
     data: dict[str, Any] = {"image": MetaTensor(np.ascontiguousarray(frame)[None], affine=affine)}
     if mask is not None:
-        data["label"] = MetaTensor(np.ascontiguousarray(mask, dtype=np.float32)[None], affine=affine)
+        data["label"] = MetaTensor(np.ascontiguousarray(mask)[None], affine=affine)
+    if opened.chest_wall != "each":
+        data["chest_wall"] = opened.chest_wall
     if settings.preprocessing["intensity"]["kind"] == "window":
         window = volume.window(index)
         if window is None:
@@ -168,9 +180,14 @@ def _label_keys(case: Case, index: int, content: str, opened: OpenCase) -> Entry
         entry["lesion"] = False
     if opened.label_kind != "contour":
         entry["label_kind"] = opened.label_kind
-    if opened.rotated:
-        entry["rotated"] = True
     return entry
+
+
+def _geometry(opened: OpenCase, prepared: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> Geometry:
+    width, height = opened.volume.grid.size[:2]
+    x0, y0, x1, y1 = crop = prepared.get("crop", (0, 0, width, height))
+    fitted = fitted_size((x1 - x0, y1 - y0), preprocessing["size"], preprocessing["aspect"])
+    return Geometry((width, height), opened.rotated, crop, prepared.get("mirrored", False), fitted)
 
 
 def _entry(case: Case, index: int, spacing: list[float] | None, label: Entry) -> Entry:

@@ -50,6 +50,7 @@ class Settings:
         labels: how masks and boxes are read, as `pig_monai.data.open_case.open_case` takes it.
         preprocessing: as `pig_monai.data.transforms.prepare_slices` takes it.
         key: a hash that tells keys apart.
+        upright: whether volumes are turned, see `pig_monai.data.open_case.turn_upright`; images never are.
         shard: which part of a dataset the folder holds, as in ``2/8``; None for a whole one.
     """
 
@@ -60,6 +61,7 @@ class Settings:
     labels: Mapping[str, Any]
     preprocessing: Mapping[str, Any]
     key: str
+    upright: bool = False
     shard: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -115,7 +117,11 @@ def refuse_other_settings(folder: Path, settings: Settings, remedy: str) -> None
 
 
 def _as_written_today(former: dict[str, Any], settings: Settings) -> dict[str, Any]:
-    """Return former settings with what folders of version 0.1.0 do not say: they knew one way to select."""
+    """Return former settings with what folders of version 0.1.0 do not say.
+
+    They knew one way to select, and turned nothing but what had boxes.
+    """
+    former.setdefault("upright", False)
     if "min_lesion_area" in former:
         former["selection"] = asdict(Selection(min_lesion_area=former.pop("min_lesion_area")))
         former["labels"] = dict(NO_LABEL_OPTIONS) if settings.labels else {}

@@ -70,7 +70,7 @@ class Header:
     """What tells one volume from another.
 
     Args:
-        patient: the raw id; the study's UID where it is blank.
+        patient: the raw id without padding; the study's UID where it is blank, or the object's own.
         instance: SOPInstanceUID.
         study: StudyInstanceUID.
         studies: the ids of its study: StudyInstanceUID and StudyID, as available.
@@ -82,6 +82,7 @@ class Header:
         sop_class: its UID.
         plane: where the slice of a single-frame object lies; None for volumes and for what does not say.
         unsupported: why this kind of object cannot be prepared, or None.
+        nameless: whether the patient's id is blank.
     """
 
     patient: str
@@ -96,6 +97,7 @@ class Header:
     sop_class: str
     plane: Plane | None
     unsupported: UnusableError | None
+    nameless: bool = False
 
 
 def read_header(path: Path) -> Header:
@@ -117,7 +119,7 @@ def read_header(path: Path) -> Header:
         if unsupported is None and not instance:
             unsupported = UnusableError("its header lacks SOPInstanceUID", EXPORT_AGAIN)
         return Header(
-            patient=_text(ds, "PatientID") or f"study {ds.get('StudyInstanceUID', instance)}",
+            patient=_text(ds, "PatientID") or f"study {_text(ds, 'StudyInstanceUID') or instance}",
             instance=instance,
             study=_text(ds, "StudyInstanceUID"),
             studies=tuple(filter(None, (_text(ds, name) for name in ("StudyInstanceUID", "StudyID")))),
@@ -129,6 +131,7 @@ def read_header(path: Path) -> Header:
             sop_class=sop_class,
             plane=plane,
             unsupported=unsupported,
+            nameless=not _text(ds, "PatientID"),
         )
 
 

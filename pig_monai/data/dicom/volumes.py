@@ -11,7 +11,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from pig_monai.data.dicom.files import open_file, read_tags, reading
-from pig_monai.data.dicom.geometry import PLACE_TAGS, Spacing, find_spacing, group, place_frames
+from pig_monai.data.dicom.geometry import PLACE_TAGS, Spacing, find_spacing, group, place_frames, read_directions
 from pig_monai.data.dicom.pixels import PIXEL_TAGS, PixelData, find_pixel_data
 from pig_monai.data.dicom.values import VALUE_TAGS, Values
 from pig_monai.data.volume import Grid, UnusableError, Volume, Window
@@ -128,6 +128,7 @@ def _volume(
         stored=numbering,
         remarks=(*([spacing.remark] if spacing.remark else []), *_burnt_in([data.ds for data, _ in frames])),
         window_remarks=window_remarks,
+        directions=read_directions(ds),
     )
 
 
