@@ -326,14 +326,11 @@ def run_deadly(folder: Path, kinds: Sequence[str], workers: int) -> subprocess.C
     script = folder / "deadly.py"
     script.write_text(_DEADLY)
     options = ["--input", folder / "dicom", "--masks", folder / "masks", "--output", folder / f"out{workers}"]
+    path = os.pathsep.join([str(ROOT), *sys.path])
+    deadly = {"DEADLY": ",".join(kinds), "ONCE": str(folder / "once"), "PYTHONPATH": path}
     return subprocess.run(
         [sys.executable, script, *options, "--key", folder / "key", "--size", "32", "--workers", str(workers)],
-        env={
-            **os.environ,
-            "DEADLY": ",".join(kinds),
-            "ONCE": str(folder / "once"),
-            "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
-        },
+        env={**os.environ, **deadly},
         capture_output=True,
         text=True,
         timeout=300,
