@@ -38,6 +38,9 @@ def open_case(case, labels):
     kind = case.source.stem
     if kind == "exits":
         os._exit(7)
+    if kind == "once" and not os.path.exists(os.environ["ONCE"]):  # as when memory was short for a moment
+        open(os.environ["ONCE"], "w").close()
+        os._exit(9)
     if kind == "crashes":
         os.kill(os.getpid(), signal.SIGSEGV)
     if kind == "hangs":
@@ -323,9 +326,11 @@ def run_deadly(folder: Path, kinds: Sequence[str], workers: int) -> subprocess.C
     script = folder / "deadly.py"
     script.write_text(_DEADLY)
     options = ["--input", folder / "dicom", "--masks", folder / "masks", "--output", folder / f"out{workers}"]
+    path = os.pathsep.join([str(ROOT), *sys.path])
+    deadly = {"DEADLY": ",".join(kinds), "ONCE": str(folder / "once"), "PYTHONPATH": path}
     return subprocess.run(
         [sys.executable, script, *options, "--key", folder / "key", "--size", "32", "--workers", str(workers)],
-        env={**os.environ, "DEADLY": ",".join(kinds), "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+        env={**os.environ, **deadly},
         capture_output=True,
         text=True,
         timeout=300,
@@ -340,7 +345,7 @@ def test_cases_that_end_or_hang_their_process_become_rows(tmp_path: Path) -> Non
         "crashes": "the process that prepared it died (SIGSEGV)",
         "hangs": "it took more than 12 s",
     }
-    for number, name in enumerate(["a", "z", *kinds]):
+    for number, name in enumerate(["a", "once", "z", *kinds]):
         save(build(pixels() + number, PatientID=name), tmp_path / f"dicom/{name}.dcm")
         save_mask(lesion([1]), tmp_path / f"masks/{name}.nii.gz")
     (tmp_path / "key").write_text("k")
@@ -348,7 +353,8 @@ def test_cases_that_end_or_hang_their_process_become_rows(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert sorted(reason for _, reason, _ in rows(tmp_path / "out2")) == sorted(kinds.values())
-    assert report(tmp_path / "out2")["converted"] == 2
+    assert report(tmp_path / "out2")["converted"] == 3
+    assert (tmp_path / "once").exists()
     (tmp_path / "dicom/hangs.dcm").unlink()  # with one worker, this process would wait for it
     (tmp_path / "masks/hangs.nii.gz").unlink()
     ends = [run_deadly(tmp_path, ["exits", "crashes"], workers=1).returncode for _ in range(3)]
