@@ -70,7 +70,7 @@ def survey(masks: MaskSource, frames: int, pixel: tuple[float, float], with_lesi
     former: np.ndarray | None = None  # pixels of the slice before: (column, row, number of the region), each a row
     for index in range(frames):
         mask = masks.mask(index)
-        areas.append(float(mask.sum()) * pixel[0] * pixel[1])
+        areas.append(float(np.count_nonzero(mask)) * pixel[0] * pixel[1])
         if not with_lesions or not areas[-1]:
             former = None
             continue
