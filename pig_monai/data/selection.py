@@ -73,7 +73,7 @@ def survey(masks: MaskSource, frames: int, pixel: tuple[float, float]) -> Survey
     former: np.ndarray | None = None  # pixels of the slice before: (column, row, number of the region), each a row
     for index in range(frames):
         mask = masks.mask(index)
-        areas.append(float(mask.sum()) * pixel[0] * pixel[1])
+        areas.append(float(np.count_nonzero(mask)) * pixel[0] * pixel[1])
         if not areas[-1]:
             former = None
             continue
