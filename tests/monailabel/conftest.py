@@ -1,0 +1,135 @@
+"""Fixtures: a phantom, a segmenter trained on it, the app around it, and a folder of studies.
+
+The tests run in MONAI Label's environment. What needs ours, in which pig_monai is installed, runs as commands of
+PIG_PYTHON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from monailabel.client import MONAILabelClient
+from PIL import Image
+
+from servers import monai_label
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = "bundles/pig_dbt/configs"
+IMAGE_SIZE = 64
+
+
+def ours(*arguments: object) -> None:
+    """Run our Python from the repository's root, as a user does."""
+    python = os.environ.get("PIG_PYTHON", str(ROOT / ".venv/bin/python"))
+    # not the environment's own search path: MONAI Label's packages are not ours
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [python, *map(str, arguments)], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A phantom volume with a mass: its DICOM file, the same as NIfTI, and the truth on the same grid."""
+
+    dicom: Path
+    volume: Path
+    mask: Path
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for everything."""
+    return tmp_path_factory.mktemp("monailabel")
+
+
+@pytest.fixture(scope="session")
+def dataset(folder: Path) -> Path:
+    """A dataset folder of the phantom, whose DICOM files stay beside it."""
+    ours("data_prep/make_phantom.py", "--output", folder / "phantom", "--patients", 10, "--seed", 3, "--slices", 12)
+    ours(
+        *("data_prep/dicom_to_slices.py", "--input", folder / "phantom/dicom", "--masks", folder / "phantom/masks"),
+        *("--output", folder / "dataset", "--size", 256),
+    )
+    return folder / "dataset"
+
+
+@pytest.fixture(scope="session")
+def segmenter(dataset: Path, folder: Path) -> Path:
+    """A run folder with a segmenter that finds most of the phantom's masses."""
+    ours(
+        *("-m", "monai.bundle", "run", "training", "--config_file", f"{CONFIGS}/train.yaml", "--device", "cpu"),
+        *("--dataset_dir", dataset, "--output_dir", folder / "segmenter", "--fold", 0),
+        *("--image_size", IMAGE_SIZE, "--max_epochs", 12),
+    )
+    return folder / "segmenter"
+
+
+@pytest.fixture(scope="session")
+def app(segmenter: Path, folder: Path) -> Path:
+    """The app's folder, laid out by the command."""
+    ours("-m", "pig_monai.monai_label_app", "--app", folder / "app", "--weights", segmenter / "model.pt")
+    return folder / "app"
+
+
+@pytest.fixture(scope="session")
+def study(dataset: Path, folder: Path) -> Study:
+    """The phantom volume with the largest mass."""
+    masks = sorted((folder / "phantom/masks").glob("*.nii.gz"))
+    mask = max(masks, key=lambda file: int(np.count_nonzero(nib.load(file).dataobj)))
+    stem = mask.name.removesuffix(".nii.gz")
+    dicom = folder / f"phantom/dicom/{stem}.dcm"
+    volume = folder / f"nifti/{stem}.nii.gz"
+    volume.parent.mkdir(exist_ok=True)
+    sitk.WriteImage(sitk.ReadImage(str(dicom)), str(volume))
+    return Study(dicom, volume, mask)
+
+
+@pytest.fixture(scope="session")
+def studies(dataset: Path, study: Study, folder: Path) -> Path:
+    """A studies folder: a volume, a prepared slice, the same slice as a picture, and slices with final labels."""
+    where = folder / "studies"
+    final = where / "labels/final"
+    final.mkdir(parents=True)
+    shutil.copy(study.volume, where / "volume.nii.gz")
+    entries = json.loads((dataset / "datalist.json").read_text())["training"]
+    largest = max(entries, key=lambda entry: int(np.count_nonzero(nib.load(dataset / entry["label"]).dataobj)))
+    shutil.copy(dataset / largest["image"], where / "slice.nii.gz")
+    shutil.copy(dataset / largest["label"], folder / "slice_truth.nii.gz")
+    pixels = nib.load(dataset / largest["image"]).get_fdata()[..., 0]
+    # a picture has rows and columns, NIfTI has columns and rows
+    Image.fromarray(np.uint8(np.round((pixels.T + 1) * 127.5))).save(where / "picture.png")
+    for number, entry in enumerate(entries[:10]):
+        shutil.copy(dataset / entry["image"], where / f"labelled_{number}.nii.gz")
+        shutil.copy(dataset / entry["label"], final / f"labelled_{number}.nii.gz")
+    return where
+
+
+@pytest.fixture(scope="session")
+def client(app: Path, studies: Path, folder: Path) -> Iterator[MONAILabelClient]:
+    """MONAI Label's client of a server on the studies folder."""
+    with monai_label(app, studies, folder / "server") as one:
+        yield one
+
+
+def dice(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the Dice coefficient of two masks of any numbers."""
+    a, b = np.asarray(a) > 0.5, np.asarray(b) > 0.5
+    return float(2 * (a & b).sum() / (a.sum() + b.sum()))
+
+
+def infer(client: MONAILabelClient, image: str, target: Path, **params: object) -> Path:
+    """Ask for the mask of an image of the datastore; return its file, moved to ``target``."""
+    answer, _ = client.infer("pig_dbt", image, {"device": "cpu", **params})
+    return Path(shutil.move(answer, target))
