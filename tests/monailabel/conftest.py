@@ -60,7 +60,7 @@ def dataset(folder: Path) -> Path:
     ours("data_prep/make_phantom.py", "--output", folder / "phantom", "--patients", 10, "--seed", 3, "--slices", 12)
     ours(
         *("data_prep/dicom_to_slices.py", "--input", folder / "phantom/dicom", "--masks", folder / "phantom/masks"),
-        *("--output", folder / "dataset", "--size", 256),
+        *("--output", folder / "dataset", "--size", 256, "--lesion_free", 3),
     )
     return folder / "dataset"
 
@@ -104,6 +104,7 @@ def studies(dataset: Path, study: Study, folder: Path) -> Path:
     final.mkdir(parents=True)
     shutil.copy(study.volume, where / "volume.nii.gz")
     entries = json.loads((dataset / "datalist.json").read_text())["training"]
+    entries = [entry for entry in entries if entry.get("lesion", True)]
     largest = max(entries, key=lambda entry: int(np.count_nonzero(nib.load(dataset / entry["label"]).dataobj)))
     shutil.copy(dataset / largest["image"], where / "slice.nii.gz")
     shutil.copy(dataset / largest["label"], folder / "slice_truth.nii.gz")
@@ -127,6 +128,14 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
     """Return the Dice coefficient of two masks of any numbers."""
     a, b = np.asarray(a) > 0.5, np.asarray(b) > 0.5
     return float(2 * (a & b).sum() / (a.sum() + b.sum()))
+
+
+def check_mask(mask: np.ndarray, truth: np.ndarray) -> None:
+    """Check that a mask lies where the mass is, and not its mirror image; a short training finds no more."""
+    with_mass = (truth > 0.5).any(axis=(0, 1))
+    assert dice(mask[..., with_mass], truth[..., with_mass]) > 0.5
+    mirrored = [dice(np.flip(mask, axis), truth) for axis in range(3)]
+    assert dice(mask, truth) > 2 * max(mirrored)
 
 
 def infer(client: MONAILabelClient, image: str, target: Path, **params: object) -> Path:
