@@ -140,7 +140,7 @@ def test_a_training_leaves_its_figures_as_a_table_and_for_tensorboard(guider):
     assert len(forecasts) == 1
     assert re.fullmatch(
         r"guider: .* s an iteration, about .* s to go \(until .*\) without validation and previews; "
-        r"peak memory .* MB",
+        r"peak memory .* [MG]B",
         forecasts[0],
     )
 
