@@ -12,6 +12,7 @@ from pig_monai.files import read_json, sha256
 
 NAME = "pig_dbt"
 BUNDLE = Path(__file__).resolve().parents[1] / "bundles" / NAME
+CODE = ("monai_label/dicom_seg.py", "monai_label/main.py")
 FILES = ("LICENSE", "configs/inference.yaml", "configs/train.yaml", "configs/metadata.json", "docs/README.md")
 
 
@@ -32,8 +33,7 @@ def monai_label_app(*, app: str, weights: str | None = None, bundle: str = str(B
         raise PigError(f"{target} is there already", "choose another --app; --weights takes over trained weights")
     model = source / "models/model.pt" if weights is None else Path(str(weights))
     check_segmenter(model)
-    main = source / "monai_label/main.py"
-    missing = [str(file) for file in (main, *(source / name for name in FILES)) if not file.is_file()]
+    missing = [file for file in (source / name for name in (*CODE, *FILES)) if not file.is_file()]
     if missing:
         raise PigError(f"{missing[0]} does not exist", "give the bundle's folder as --bundle")
 
@@ -42,7 +42,8 @@ def monai_label_app(*, app: str, weights: str | None = None, bundle: str = str(B
         _copy(source / name, copy / name)
     _copy(model, copy / "models/model.pt")
     _copy(model.with_suffix(".json"), copy / "models/model.json")
-    _copy(main, target / "main.py")  # last: a folder without it is no app
+    for name in CODE:  # last: a folder without it is no app
+        _copy(source / name, target / Path(name).name)
     print(_how_to_start(target))
 
 

