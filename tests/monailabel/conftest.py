@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,16 +85,29 @@ def app(segmenter: Path, folder: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def study(dataset: Path, folder: Path) -> Study:
-    """The phantom volume with the largest mass."""
+def phantoms(dataset: Path, folder: Path) -> list[Study]:
+    """The phantom's volumes, those with the largest masses first."""
     masks = sorted((folder / "phantom/masks").glob("*.nii.gz"))
-    mask = max(masks, key=lambda file: int(np.count_nonzero(nib.load(file).dataobj)))
-    stem = mask.name.removesuffix(".nii.gz")
-    dicom = folder / f"phantom/dicom/{stem}.dcm"
-    volume = folder / f"nifti/{stem}.nii.gz"
-    volume.parent.mkdir(exist_ok=True)
-    sitk.WriteImage(sitk.ReadImage(str(dicom)), str(volume))
-    return Study(dicom, volume, mask)
+    masks.sort(key=lambda file: -int(np.count_nonzero(nib.load(file).dataobj)))
+    stems = [mask.name.removesuffix(".nii.gz") for mask in masks]
+    (folder / "nifti").mkdir()
+    return [
+        Study(folder / f"phantom/dicom/{stem}.dcm", folder / f"nifti/{stem}.nii.gz", mask)
+        for stem, mask in zip(stems, masks, strict=True)
+    ]
+
+
+@pytest.fixture(scope="session")
+def study(phantoms: list[Study]) -> Study:
+    """The volume with the largest mass, in its NIfTI form, too."""
+    sitk.WriteImage(sitk.ReadImage(str(phantoms[0].dicom)), str(phantoms[0].volume))
+    return phantoms[0]
+
+
+@pytest.fixture(scope="session")
+def second_study(phantoms: list[Study]) -> Study:
+    """Another volume with a mass."""
+    return phantoms[1]
 
 
 @pytest.fixture(scope="session")
@@ -136,6 +150,15 @@ def check_mask(mask: np.ndarray, truth: np.ndarray) -> None:
     assert dice(mask[..., with_mass], truth[..., with_mass]) > 0.5
     mirrored = [dice(np.flip(mask, axis), truth) for axis in range(3)]
     assert dice(mask, truth) > max(mirrored)
+
+
+def wait_for_training(client: MONAILabelClient, patience: int = 600) -> dict[str, object]:
+    """Return the training's last status."""
+    deadline = time.monotonic() + patience
+    while (status := client.train_status())["status"] in ("SUBMITTED", "RUNNING"):
+        assert time.monotonic() < deadline, status
+        time.sleep(1)
+    return status
 
 
 def infer(client: MONAILabelClient, image: str, target: Path, **params: object) -> Path:

@@ -4,24 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from conftest import CONFIGS, IMAGE_SIZE, dice, infer, ours
+from conftest import CONFIGS, IMAGE_SIZE, dice, infer, ours, wait_for_training
 from monailabel.client import MONAILabelClient
 
 PAIRS = 4
-
-
-def wait(client: MONAILabelClient, patience: int = 600) -> dict[str, object]:
-    """Return the training's last status."""
-    deadline = time.monotonic() + patience
-    while (status := client.train_status())["status"] in ("SUBMITTED", "RUNNING"):
-        assert time.monotonic() < deadline, status
-        time.sleep(1)
-    return status
 
 
 def sha256(file: Path) -> str:
@@ -45,7 +35,7 @@ def test_a_training_with_pairs_changes_the_served_model(
         "pig_dbt",
         {"device": "cpu", "max_epochs": 2, "pairs_dir": str(pairs), "image_size": IMAGE_SIZE, "batch_size": 4},
     )
-    status = wait(client)
+    status = wait_for_training(client)
 
     assert status["status"] == "DONE", status
     meta = json.loads((models / "model.json").read_text())
@@ -60,3 +50,12 @@ def test_a_training_with_pairs_changes_the_served_model(
     masks = [np.asarray(nib.load(file).dataobj) for file in (before, after, tmp_path / "volume_mask.nii.gz")]
     assert (masks[0] != masks[1]).any()
     assert dice(masks[1], masks[2]) > 0.99  # what is served is what was trained
+
+
+def test_too_few_labels_are_refused(client: MONAILabelClient) -> None:
+    client.train_start("pig_dbt", {"device": "cpu", "max_epochs": 1, "val_split": 0.0})
+
+    status = wait_for_training(client)
+
+    assert status["status"] == "ERROR"
+    assert "10 studies with a final label leave 10 to train on and 0 to validate on" in "".join(status["details"])

@@ -86,7 +86,13 @@ def _version() -> str:
 def _read_series(folder: str) -> list[pydicom.Dataset]:
     """Read a series in the order in which MONAI Label stacked its objects."""
     files: Sequence[str] = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(folder)
-    return [pydicom.dcmread(file, stop_before_pixels=True) for file in files]
+    objects = [pydicom.dcmread(file, stop_before_pixels=True) for file in files]
+    for shared in (group for one in objects for group in one.get("SharedFunctionalGroupsSequence", [])):
+        if "PlaneOrientationSequence" in shared:  # highdicom compares it, and only with one of its own
+            shared.PlaneOrientationSequence = hd.PlaneOrientationSequence.from_sequence(
+                shared.PlaneOrientationSequence
+            )
+    return objects
 
 
 def _geometry(mask: sitk.Image) -> dict[str, Any]:
@@ -100,7 +106,7 @@ def _geometry(mask: sitk.Image) -> dict[str, Any]:
             for position in positions
         ],
         "plane_orientation": hd.PlaneOrientationSequence(
-            hd.CoordinateSystemNames.PATIENT, [round(v, 6) for v in (*along_row, *along_column)]
+            hd.CoordinateSystemNames.PATIENT, [round(v, 6) + 0.0 for v in (*along_row, *along_column)]
         ),
         "pixel_measures": hd.PixelMeasuresSequence(
             pixel_spacing=[round(height, 6), round(width, 6)],

@@ -15,6 +15,7 @@ import dicom_seg  # beside this file
 import monailabel.datastore.dicom
 import monailabel.endpoints.infer
 from monailabel.interfaces.app import MONAILabelApp
+from monailabel.interfaces.exception import MONAILabelError, MONAILabelException
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
@@ -42,6 +43,17 @@ class Training(BundleTrainTask):
         shown = {name: value[0] if isinstance(value, list) else value for name, value in self.config().items()}
         given = {name: value for name, value in request.items() if value is not None}
         return super().__call__({**shown, **given, "run_id": "run", "multi_gpu": False}, datastore)
+
+    def _partition_datalist(self, datalist: list[Any], request: dict[str, Any], shuffle: bool = False) -> Any:
+        """Refuse a training that has nothing to train on, or nothing to choose the best weights by."""
+        trained_on, held_out = super()._partition_datalist(datalist, request, shuffle)
+        if not trained_on or not held_out:
+            raise MONAILabelException(
+                MONAILabelError.INVALID_INPUT,
+                f"{len(datalist)} studies with a final label leave {len(trained_on)} to train on and "
+                f"{len(held_out or [])} to validate on; label more, or choose val_split between 0 and 1",
+            )
+        return trained_on, held_out
 
     def _load_checkpoint(self, model_pytorch: str, pretrained: bool, train_handlers: list[Any]) -> None:
         """Start from the served weights; MONAI Label crashes here where the client wants fresh ones."""
