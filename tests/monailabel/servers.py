@@ -63,7 +63,8 @@ def monai_label(app: Path, studies: str | Path, scratch: Path, **environment: st
     tools = str(Path(sys.executable).parent)
     command = [f"{tools}/monailabel", "start_server", "--app", str(app), "--studies", str(studies)]
     command += ["--host", "127.0.0.1", "--port", str(port)]
-    environment = {"PATH": f"{tools}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1", "PYTHONPATH": "", **environment}
+    path = f"{tools}:{os.environ['PATH']}"  # an environment that is activated
+    environment = {"PATH": path, "OMP_NUM_THREADS": "1", "PYTHONPATH": "", **environment}
     address = f"http://127.0.0.1:{port}"
     with running(command, scratch / "server.log", f"{address}/info/", 180, **environment):
         yield MONAILabelClient(address, tmpdir=str(scratch))

@@ -13,7 +13,7 @@ import numpy as np
 import pydicom
 import pytest
 import requests
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813 (the name its manual gives it)
 from conftest import IMAGE_SIZE, Study, check_mask, infer, wait_for_training
 from monailabel.client import MONAILabelClient
 from monailabel.datastore.utils.convert import dicom_seg_to_itk_image
@@ -71,9 +71,7 @@ def test_a_series_mask_lies_on_its_grid(pacs: Pacs, tmp_path: Path) -> None:
     check_mask(np.asarray(nib.load(answer).dataobj), nib.load(study.mask).get_fdata())
 
 
-def test_what_readers_submit_is_stored_in_the_pacs_and_trained_on(
-    pacs: Pacs, app: Path, tmp_path: Path
-) -> None:
+def test_what_readers_submit_is_stored_in_the_pacs_and_trained_on(pacs: Pacs, app: Path, tmp_path: Path) -> None:
     for series, study in pacs.studies.items():
         label_info = {"label_info": [{"name": "mass"}]}
         pacs.client.save_label(series, str(study.mask), tag="final", params=label_info)
@@ -91,8 +89,9 @@ def test_what_readers_submit_is_stored_in_the_pacs_and_trained_on(
         np.testing.assert_array_equal(sitk.GetArrayFromImage(back), sitk.GetArrayFromImage(truth))
         for name in ("GetSpacing", "GetOrigin", "GetDirection"):
             np.testing.assert_allclose(getattr(back, name)(), getattr(volume, name)(), atol=1e-3)
-        frames = [f.DerivationImageSequence[0].SourceImageSequence[0] for f in seg.PerFrameFunctionalGroupsSequence]
-        assert sorted(int(f.ReferencedFrameNumber) for f in frames) == list(range(1, volume.GetDepth() + 1))
+        derived = [frame.DerivationImageSequence[0] for frame in seg.PerFrameFunctionalGroupsSequence]
+        sources = sorted(int(one.SourceImageSequence[0].ReferencedFrameNumber) for one in derived)
+        assert sources == list(range(1, volume.GetDepth() + 1))
 
     params = {"device": "cpu", "max_epochs": 1, "val_split": 0.5, "image_size": IMAGE_SIZE}
     pacs.client.train_start("pig_dbt", params)

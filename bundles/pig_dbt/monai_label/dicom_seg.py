@@ -15,7 +15,7 @@ from typing import Any
 import highdicom as hd
 import numpy as np
 import pydicom
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813 (the name its manual gives it)
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
@@ -96,7 +96,7 @@ def _read_series(folder: str) -> list[pydicom.Dataset]:
 
 
 def _geometry(mask: sitk.Image) -> dict[str, Any]:
-    """Return where the mask's slices lie, as the arguments of a Segmentation; not where the source's are said to."""
+    """Return where the mask's slices lie, as the arguments of a Segmentation."""
     along_row, along_column, _ = np.array(mask.GetDirection()).reshape(3, 3).T
     width, height, depth = mask.GetSpacing()
     positions = [mask.TransformIndexToPhysicalPoint((0, 0, k)) for k in range(mask.GetDepth())]

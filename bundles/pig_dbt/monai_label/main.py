@@ -1,9 +1,9 @@
 """The MONAI Label app: the mass segmenter to infer by and to train.
 
-`python -m pig_monai.monai_label_app` copies this file and the bundle into a folder that MONAI Label starts. It runs
-in MONAI Label's environment, where nothing of pig-monai is installed. MONAI Label's own `monaibundle` app serves the
-bundle as well, but asks the internet for it and for models of its own unless told not to, and takes a training only
-from clients that send every option.
+`python -m pig_monai.monai_label_app` copies this file and the bundle into a folder that MONAI Label starts. It
+runs in MONAI Label's environment, where nothing of pig-monai is installed. MONAI Label's own `monaibundle` app
+serves the bundle as well, but asks the internet for it and for models of its own unless told not to, and takes a
+training only from clients that send every option.
 """
 
 from __future__ import annotations
