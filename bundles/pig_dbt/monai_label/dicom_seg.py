@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import highdicom as hd
-import numpy as np
 import pydicom
 import SimpleITK as sitk  # noqa: N813 (the name its manual gives it)
 from pydicom.sr.codedict import codes
@@ -34,7 +33,7 @@ def nifti_to_dicom_seg(
 
     Args:
         series_dir: folder with the series' objects.
-        label: NIfTI file on the grid of the series; above 0 is mass.
+        label: NIfTI file of a mask that covers the series; above 0 is mass.
         label_info: what the client says of the label; its first name is the segment's, by default "mass".
         file_ext: not needed.
         use_itk: not needed.
@@ -42,7 +41,9 @@ def nifti_to_dicom_seg(
     Returns:
         A new file. An empty mask is one, too: a lesion-free volume, said by a reader.
     """
-    mask = sitk.ReadImage(label)
+    objects, volume = _read_series(series_dir)
+    # whatever the order of the axes in the client's file
+    mask = sitk.Resample(sitk.ReadImage(label), volume, sitk.Transform(), sitk.sitkNearestNeighbor)
     described = label_info[0] if label_info else {}
     algorithm = hd.AlgorithmIdentificationSequence(
         name=MODEL, family=codes.DCM.ArtificialIntelligence, version=_version()
@@ -56,7 +57,7 @@ def nifti_to_dicom_seg(
         algorithm_identification=algorithm,
     )
     seg = hd.seg.Segmentation(
-        source_images=_read_series(series_dir),
+        source_images=objects,
         pixel_array=sitk.GetArrayFromImage(mask) > 0,
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=[segment],
@@ -70,7 +71,6 @@ def nifti_to_dicom_seg(
         software_versions=_version(),
         device_serial_number="1",
         omit_empty_frames=False,
-        **_geometry(mask),
     )
     handle, name = tempfile.mkstemp(suffix=".dcm")
     os.close(handle)
@@ -83,34 +83,12 @@ def _version() -> str:
     return str(json.loads(metadata.read_text())["version"])
 
 
-def _read_series(folder: str) -> list[pydicom.Dataset]:
-    """Read a series in the order in which MONAI Label stacked its objects."""
+def _read_series(folder: str) -> tuple[list[pydicom.Dataset], sitk.Image]:
+    """Return a series' objects and its volume, whose slices are the objects' frames in their order.
+
+    Args:
+        folder: the series, one multi-frame object or one object a slice.
+    """
     files: Sequence[str] = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(folder)
-    objects = [pydicom.dcmread(file, stop_before_pixels=True) for file in files]
-    for shared in (group for one in objects for group in one.get("SharedFunctionalGroupsSequence", [])):
-        if "PlaneOrientationSequence" in shared:  # highdicom compares it, and only with one of its own
-            shared.PlaneOrientationSequence = hd.PlaneOrientationSequence.from_sequence(
-                shared.PlaneOrientationSequence
-            )
-    return objects
-
-
-def _geometry(mask: sitk.Image) -> dict[str, Any]:
-    """Return where the mask's slices lie, as the arguments of a Segmentation."""
-    along_row, along_column, _ = np.array(mask.GetDirection()).reshape(3, 3).T
-    width, height, depth = mask.GetSpacing()
-    positions = [mask.TransformIndexToPhysicalPoint((0, 0, k)) for k in range(mask.GetDepth())]
-    return {
-        "plane_positions": [
-            hd.PlanePositionSequence(hd.CoordinateSystemNames.PATIENT, [round(v, 4) for v in position])
-            for position in positions
-        ],
-        "plane_orientation": hd.PlaneOrientationSequence(
-            hd.CoordinateSystemNames.PATIENT, [round(v, 6) + 0.0 for v in (*along_row, *along_column)]
-        ),
-        "pixel_measures": hd.PixelMeasuresSequence(
-            pixel_spacing=[round(height, 6), round(width, 6)],
-            slice_thickness=round(depth, 6),
-            spacing_between_slices=round(depth, 6),
-        ),
-    }
+    volume = sitk.ReadImage(files if len(files) > 1 else files[0])
+    return [pydicom.dcmread(file, stop_before_pixels=True) for file in files], volume
