@@ -8,6 +8,7 @@ training only from clients that send every option.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import dicom_seg  # beside this file
 import monailabel.datastore.dicom
 import monailabel.endpoints.infer
 from monailabel.interfaces.app import MONAILabelApp
+from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.exception import MONAILabelError, MONAILabelException
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.strategy import Strategy
@@ -55,6 +57,11 @@ class Training(BundleTrainTask):
             )
         return trained_on, held_out
 
+    def _update_overrides(self, overrides: dict[str, Any]) -> dict[str, Any]:
+        """Train on the studies alone: model.json is not to name a dataset folder that happens to lie here."""
+        overrides["dataset_dir"] = ""
+        return overrides
+
     def _load_checkpoint(self, model_pytorch: str, pretrained: bool, train_handlers: list[Any]) -> None:
         """Start from the served weights; MONAI Label crashes here where the client wants fresh ones."""
         if pretrained:
@@ -83,6 +90,13 @@ class MassSegmenterApp(MONAILabelApp):
     def init_trainers(self) -> dict[str, TrainTask]:
         """Return the segmenter's training."""
         return {NAME: Training(self.bundle, self.conf)}
+
+    def _init_dicomweb_datastore(self) -> Datastore:
+        """Fetch series as they are stored: DBT is compressed, and many a PACS cannot decompress it."""
+        store = super()._init_dicomweb_datastore()
+        client = store._client
+        client.retrieve_series = partial(client.retrieve_series, media_types=(("application/dicom", "*"),))
+        return store
 
     def _download_dcmqi_tools(self) -> None:
         """Download nothing: dcmqi, which MONAI Label would fetch from the internet, is not called."""
