@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -56,6 +57,44 @@ def picture(image: Image.Image, caption: str) -> str:
     source = "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
     text = html.escape(caption)
     return f"<figure><img alt='{text}' src='{source}'><figcaption>{text}</figcaption></figure>"
+
+
+def scatter(
+    points: Sequence[tuple[float, float]], caption: str, x_name: str, width: int = 520, height: int = 240
+) -> str:
+    """Return points as a figure, x on a logarithmic axis, y from 0 to 1.
+
+    Args:
+        points: (x, y), at least one; x positive.
+        caption: below the chart.
+        x_name: what x is, with its unit.
+        width: of the chart in pixels.
+        height: of the chart in pixels.
+    """
+    left, top, right, bottom = 40, 8, width - 10, height - 40
+    low, high = min(x for x, _ in points), max(x for x, _ in points)
+    span = math.log(high / low) or 1.0
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return left + math.log(x / low) / span * (right - left), bottom - y * (bottom - top)
+
+    dots = "".join(
+        "<circle cx='{:.1f}' cy='{:.1f}' r='3' fill='#c60' fill-opacity='0.5'/>".format(*place(*point))
+        for point in points
+    )
+    middle = math.sqrt(low * high)
+    ticks = [(x, "start" if x == low else "end" if x == high else "middle") for x in sorted({low, middle, high})]
+    texts = "".join(
+        f"<text x='{place(x, 0)[0]:.1f}' y='{bottom + 16}' text-anchor='{a}' font-size='12'>{x:.3g}</text>"
+        for x, a in ticks
+    ) + "".join(
+        f"<text x='{left - 6}' y='{place(low, y)[1] + 4:.1f}' text-anchor='end' font-size='12'>{y:g}</text>"
+        for y in (0, 0.5, 1)
+    )
+    named = f"<text x='{(left + right) / 2}' y='{height - 6}' text-anchor='middle' font-size='12'>"
+    axes = f"<polyline points='{left},{top} {left},{bottom} {right},{bottom}' fill='none' stroke='#999'/>"
+    chart = f"<svg width='{width}' height='{height}' role='img'>{axes}{dots}{texts}{named}{html.escape(x_name)}"
+    return f"<figure>{chart}</text></svg><figcaption>{html.escape(caption)}</figcaption></figure>"
 
 
 def curve(points: Sequence[tuple[float, float]], caption: str, width: int = 520, height: int = 180) -> str:

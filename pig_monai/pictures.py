@@ -8,7 +8,9 @@ import numpy as np
 from PIL import Image
 from skimage.segmentation import find_boundaries
 
-OUTLINE = (255, 140, 0)
+Colour = tuple[int, int, int]
+
+OUTLINE: Colour = (255, 140, 0)
 _GAP = 4
 
 
@@ -29,7 +31,11 @@ def contact_sheet(
     Returns:
         an RGB picture; one black pixel square where there is no slice.
     """
-    tiles = [tile(image, mask, scale) for image, mask in zip(slices, masks, strict=True)]
+    return lay_out([tile(image, mask, scale) for image, mask in zip(slices, masks, strict=True)], columns)
+
+
+def lay_out(tiles: Sequence[Image.Image], columns: int = 6) -> Image.Image:
+    """Lay pictures out in a grid with ``columns`` in a row; one black pixel where there is none."""
     if not tiles:
         return Image.new("RGB", (1, 1))
     columns = min(columns, len(tiles))
@@ -49,13 +55,24 @@ def magnification(wanted: float, size: int) -> float:
 
 def tile(image: np.ndarray, mask: np.ndarray | None, scale: float = 1.0) -> Image.Image:
     """Draw one slice, upright, with the outline just outside its mask; arguments as for `contact_sheet`."""
+    return outlined(image, [] if mask is None else [(mask, OUTLINE)], scale)
+
+
+def outlined(image: np.ndarray, masks: Sequence[tuple[np.ndarray, Colour]], scale: float = 1.0) -> Image.Image:
+    """Draw one slice, upright, with several masks outlined.
+
+    Args:
+        image: float (W, H) in [−1, 1].
+        masks: bool (W, H), each with the colour of its outline; later ones are drawn over earlier ones.
+        scale: pixels of the picture for a pixel of the slice.
+    """
     grey = np.rint((np.clip(image, -1, 1) + 1) * 127.5).astype(np.uint8).T
     size = (max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale)))
     picture = Image.fromarray(grey).resize(size, Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR)
     pixels = np.asarray(picture.convert("RGB")).copy()
-    if mask is not None and mask.any():
-        shown = _shown_mask(mask.T, size)
-        pixels[find_boundaries(shown, mode="outer")] = OUTLINE
+    for mask, colour in masks:
+        if mask.any():
+            pixels[find_boundaries(_shown_mask(mask.T, size), mode="outer")] = colour
     return Image.fromarray(pixels)
 
 

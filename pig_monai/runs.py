@@ -25,6 +25,7 @@ _REPEAT = {
     "init_sha256": "give the init_ckpt that it was started with, unchanged",
     "guider_sha256": "give the guider_ckpt that it was started with, unchanged (not trained further since)",
     "generator_sha256": "give the generator_ckpt that it was started with, unchanged (not trained further since)",
+    "weights": "give the ckpt or ckpts that it was started with, unchanged",
 }
 """How to repeat a setting that is no id."""
 
@@ -52,7 +53,7 @@ class Run:
 
     Args:
         output_dir: the run's folder.
-        workflow: what runs: ``guider``, ``generator`` or ``pairs``.
+        workflow: what runs: ``guider``, ``generator``, ``pairs`` or ``evaluation``.
         settings: by id.
         owned: names in ``output_dir`` that the workflow writes.
         overwrite: start afresh.

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pig_monai.pictures import OUTLINE, contact_sheet, tile
+from pig_monai.pictures import OUTLINE, contact_sheet, outlined, tile
 
 
 def test_a_tile_is_upright_and_outlined() -> None:
@@ -38,3 +38,15 @@ def test_a_sheet_has_its_tiles_in_reading_order() -> None:
     assert sheet.size == (2 * 10 + 4, 2 * 8 + 4)
     assert [sheet.getpixel(place) for place in ((5, 4), (19, 4), (5, 16))] == [(v, v, v) for v in (0, 128, 255)]
     assert contact_sheet([], []).size == (1, 1)
+
+
+def test_several_masks_are_outlined_in_their_colours() -> None:
+    one, other = np.zeros((20, 30), bool), np.zeros((20, 30), bool)
+    one[4:7, 4:7] = True
+    other[12:15, 20:24] = True
+    picture = np.asarray(outlined(np.full((20, 30), -1.0), [(one, (255, 0, 0)), (other, (0, 255, 0))]))
+    for mask, colour in ((one, (255, 0, 0)), (other, (0, 255, 0))):
+        shown = np.argwhere((picture == colour).all(axis=2))  # (row, column)
+        np.testing.assert_array_equal(shown.mean(axis=0), np.argwhere(mask.T).mean(axis=0))
+    both = np.asarray(outlined(np.full((20, 30), -1.0), [(one, (255, 0, 0)), (one, (0, 255, 0))]))
+    assert not (both == (255, 0, 0)).all(axis=2).any()  # the later one is drawn over the earlier one

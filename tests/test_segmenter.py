@@ -151,7 +151,7 @@ def test_a_prepared_slice_looks_to_the_network_as_its_raw_image_does(tmp_path):
 def test_several_networks_say_what_the_mean_of_their_probabilities_says(tmp_path):
     """One gives everything 0.1; so the other, the logistic function of 10 x, has to give 0.9, at x = 0.22."""
     image, _ = breast_volume((80, 71, 3))  # its breast fills 64 x 64: nothing is resampled
-    image[image > 0] += np.arange(80, dtype=np.int16).repeat(71 * 3).reshape(image.shape)[image > 0]
+    image[image > 0] += 3 * np.arange(80, dtype=np.int16).repeat(71 * 3).reshape(image.shape)[image > 0]
     (tmp_path / "in").mkdir()
     write_image(tmp_path / "in/volume.nii.gz", image)
     states = {"low": (0.0, np.log(1 / 9)), "steep": (10.0, 0.0), "expected": (10.0, -np.log(9))}
@@ -200,14 +200,18 @@ def test_pairs_are_trained_on_and_never_tested_on(segmenter, phantom_dataset, tm
     shutil.copytree(phantom_dataset, tmp_path / "pairs")
     for index, entry in enumerate(datalist["training"]):
         entry.update(patient=f"synthetic-0-{index:08d}", fold=-1, origin="synthetic")
+        entry["provenance"] = {"generator_fold": index % 2}
     (tmp_path / "pairs/datalist.json").write_text(json.dumps(datalist))
-    real = [entry for entry in read_datalist(phantom_dataset)["training"] if entry["fold"] != 0]
+    others = [entry for entry in read_datalist(phantom_dataset)["training"] if entry["fold"] != 0]
+    choosers = sorted({entry["patient"] for entry in others})[::8]
+    real = [entry for entry in others if entry["patient"] not in choosers]
     for most, used in ((2, 2), (1000, len(datalist["training"]))):
         ids = {"dataset_dir": phantom_dataset, "output_dir": tmp_path / f"run{most}", "max_epochs": 1, **SMALL}
         result = run_bundle("training", "configs/train.yaml", pairs_dir=tmp_path / "pairs", max_pairs=most, **ids)
         assert result.returncode == 0, result.stderr
         meta = json.loads((tmp_path / f"run{most}/model.json").read_text())
         assert meta["pairs"] == used
+        assert meta["pairs_folds"] == [0, 1]
         assert not any(patient.startswith("synthetic") for patient in meta["patients"])
         state = torch.load(next((tmp_path / f"run{most}/checkpoints").glob("checkpoint_*.pt")), weights_only=True)
         assert state["trainer"]["iteration"] == -(-(len(real) + used) // 8)

@@ -54,13 +54,13 @@ def find_volumes(
     if labels.boxes:  # they may lie among the volumes
         tables = [path.resolve() for path in (labels.boxes.boxes, labels.boxes.file_paths) if path]
         files = [file for file in files if (folder / file).resolve() not in tables]
-    headers = _read_headers(folder, files, key, found)
+    headers = read_headers(folder, files, key, found)
     stacks, refused = group_files(headers, mammograms)
     for file, header, why in refused:
         found.skipped.append(_skipped(folder / file, header, why, key))
     if not stacks:
-        raise _no_volume(folder, found)
-    volumes = {_name(volume, folder): volume for volume in stacks}
+        raise no_volume(folder, found)
+    volumes = {volume_name(volume, folder): volume for volume in stacks}
     told = _told(files, headers, stacks, [(file, header) for file, header, _ in refused])
     masks = find_masks(labels.masks, mask_files, volumes, told, key, found) if labels.masks else {}
     boxes = find_boxes(labels.boxes, folder, volumes, key, found) if labels.boxes else {}
@@ -79,7 +79,7 @@ def find_volumes(
     return found
 
 
-def _name(volume: VolumeFiles, folder: Path) -> PurePosixPath:
+def volume_name(volume: VolumeFiles, folder: Path) -> PurePosixPath:
     """Return a volume's path for its mask's name; slices in ``folder`` itself are called after that."""
     return volume.name if volume.name.name else PurePosixPath("..", folder.resolve().name)
 
@@ -102,7 +102,7 @@ def _skipped(path: Path, header: Header, why: UnusableError, key: CaseKey) -> Sk
     return Skipped(key.hash("patient", header.patient), path, why, view)
 
 
-def _no_volume(folder: Path, found: Found) -> PigError:
+def no_volume(folder: Path, found: Found) -> PigError:
     """Return the error of a folder without volumes, with the reason of most of its files."""
     what, remedy = f"no Breast Tomosynthesis volume in {folder}", "give a folder with DICOM volumes"
     if found.skipped:
@@ -140,9 +140,10 @@ def _split_files(
     return list_files(folder, "input", without=[masks, dataset_dir]), own
 
 
-def _read_headers(
+def read_headers(
     folder: Path, files: Sequence[PurePosixPath], key: CaseKey, found: Found
 ) -> dict[PurePosixPath, Header]:
+    """Read the headers of files; what is no supported DICOM object, or a copy of one, gets a row of ``found``."""
     headers: dict[PurePosixPath, Header] = {}
     seen: set[str] = set()
     for file in tqdm(files, desc="reading headers", unit="file", mininterval=1):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 import nibabel as nib
 import numpy as np
@@ -17,6 +17,8 @@ from pig_monai.data.seg import SegmentationMask
 from pig_monai.data.volume import GRID_REMEDY, Grid, MaskSource, UnusableError
 
 NRRD_SUFFIXES = (".nrrd",)
+
+T = TypeVar("T")
 
 _TOLERANCE = 0.5  # voxels, at the corner that is farthest off
 
@@ -42,7 +44,7 @@ def match_masks(
     matched: dict[PurePosixPath, list[PurePosixPath]] = defaultdict(list)
     unmatched = []
     for mask in sorted(masks):
-        candidates = _with_longest_stem(by_stem, stem(mask))
+        candidates = list(with_longest_stem(by_stem, stem(mask)))
         if len(candidates) > 1:
             candidates = [image for image in candidates if image.parent == mask.parent]
         if len(candidates) == 1:
@@ -52,7 +54,8 @@ def match_masks(
     return dict(matched), unmatched
 
 
-def _with_longest_stem(by_stem: dict[str, list[PurePosixPath]], mask: str) -> list[PurePosixPath]:
+def with_longest_stem(by_stem: Mapping[str, Sequence[T]], mask: str) -> Sequence[T]:
+    """Return what the stem of a mask names: all of it or, else, its longest part before ``_``, ``-`` or ``.``."""
     ends = [len(mask), *reversed([found.start() for found in re.finditer(r"[_.\-]", mask)])]
     return next((by_stem[mask[:end]] for end in ends if mask[:end] in by_stem), [])
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import nibabel as nib
 import numpy as np
 from highdicom.seg import Segmentation, SegmentationTypeValues, segread
+from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders import RLELosslessDecoder
 from pydicom.uid import RLELossless
@@ -86,7 +87,7 @@ class SegmentationMask:
     def __init__(self, path: Path, grid: Grid) -> None:
         self.shape = grid.size[:2]
         with reading(_UNREADABLE), open_file(path) as file:
-            seg = segread(file, lazy_frame_retrieval=True)
+            seg = _opened(file)
             places = _places(seg, grid)  # before any frame is decoded
             self.voxels = self._read_voxels(seg, places)
 
@@ -107,9 +108,25 @@ class SegmentationMask:
         return pixels
 
 
+def _opened(file: BinaryIO) -> Segmentation:
+    """Open a segmentation whose frames are read one at a time.
+
+    Where single bits fill no whole number of bytes, frames begin within a byte, and highdicom 0.28 reads too few
+    bytes of some of them from the file: such a file, which is small, is read whole.
+    """
+    seg = segread(file, lazy_frame_retrieval=True)
+    compressed = seg.file_meta.TransferSyntaxUID.is_encapsulated
+    if compressed or seg.BitsAllocated != 1 or int(seg.Rows) * int(seg.Columns) % 8 == 0:
+        return seg
+    file.seek(0)
+    return segread(file)
+
+
 def _places(seg: Segmentation, grid: Grid) -> list[np.ndarray]:
     """Return for each frame the 4 × 4 of whole numbers that takes (column, row, 0) to a voxel of the volume."""
     if grid.affine is None:
+        if _on_whole_image(seg, grid):
+            return [np.eye(4)] * seg.number_of_frames
         raise UnusableError(
             "the volume has no geometry, so a DICOM segmentation cannot be placed on it",
             "save the mask as NIfTI, NRRD or pictures of its slices",
@@ -129,6 +146,18 @@ def _places(seg: Segmentation, grid: Grid) -> list[np.ndarray]:
             raise UnusableError(f"the mask's grid is {own}, the volume's {grid}", GRID_REMEDY)
         places.append(place)
     return places
+
+
+def _on_whole_image(seg: Segmentation, grid: Grid) -> bool:
+    """Whether a segmentation without positions covers the one frame of what it references, as for a mammogram."""
+    if grid.size != (int(seg.Columns), int(seg.Rows), 1):
+        return False
+    for number in range(seg.number_of_frames):
+        sources = group(seg, "DerivationImageSequence", number).get("SourceImageSequence") or [Dataset()]
+        moved = any(source.get("SpatialLocationsPreserved", "YES") != "YES" for source in sources)
+        if moved or group(seg, "PlanePositionSequence", number):
+            return False
+    return True
 
 
 def _frame_affine(seg: Segmentation, number: int) -> np.ndarray:

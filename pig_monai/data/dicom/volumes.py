@@ -11,13 +11,13 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from pig_monai.data.dicom.files import open_file, read_tags, reading
-from pig_monai.data.dicom.geometry import PLACE_TAGS, Spacing, find_spacing, group, place_frames
 from pig_monai.data.dicom.pixels import PIXEL_TAGS, PixelData, find_pixel_data
+from pig_monai.data.dicom.placement import OF_SEVERAL_SIZES, PLACEMENT_TAGS, Placement, place_object, place_slices
 from pig_monai.data.dicom.values import VALUE_TAGS, Values
-from pig_monai.data.volume import Grid, UnusableError, Volume, Window
+from pig_monai.data.volume import UnusableError, Volume, Window
 
 _BAND = 256  # rows
-_TAGS = [*PLACE_TAGS, *PIXEL_TAGS, *VALUE_TAGS, "FrameOfReferenceUID", "InstanceNumber"]
+_TAGS = [*PLACEMENT_TAGS, *PIXEL_TAGS, *VALUE_TAGS, "InstanceNumber"]
 
 
 def open_volume(paths: Sequence[Path]) -> Volume:
@@ -30,17 +30,11 @@ def open_volume(paths: Sequence[Path]) -> Volume:
         return open_dicom(paths[0])
     with reading("its headers cannot be read"):
         slices = [_open(path) for path in paths]
-        first = slices[0].ds
-        for one in slices:
-            if (one.ds.Rows, one.ds.Columns, len(one.parts)) != (first.Rows, first.Columns, 1):
-                raise UnusableError("its slices are not of one size", "export the series again")
-        positions = [one.ds.get("ImagePositionPatient") for one in slices]
-        spacing = find_spacing(first)
-        order, affine = place_frames(
-            positions, first.get("ImageOrientationPatient"), spacing.mm, first.get("SliceThickness")
-        )
-        frames = [(slices[index], 0) for index in order]
-        return _volume(frames, _numbering([data.ds for data, _ in frames]), affine, spacing)
+        if any(len(one.parts) != 1 for one in slices):
+            raise UnusableError(*OF_SEVERAL_SIZES)
+        placement = place_slices([one.ds for one in slices])
+        frames = [(slices[index], 0) for index in placement.order]
+        return _volume(frames, _numbering([data.ds for data, _ in frames]), placement)
 
 
 def open_dicom(path: Path) -> Volume:
@@ -54,14 +48,8 @@ def open_dicom(path: Path) -> Volume:
     """
     with reading("its header cannot be read"):
         data = _open(path)
-        ds = data.ds
-        spacing = find_spacing(ds)
-        groups = range(len(data.parts))
-        positions = [group(ds, "PlanePositionSequence", i).get("ImagePositionPatient") for i in groups]
-        orientation = group(ds, "PlaneOrientationSequence", 0).get("ImageOrientationPatient")
-        thickness = group(ds, "PixelMeasuresSequence", 0).get("SliceThickness")
-        order, affine = place_frames(positions, orientation, spacing.mm, thickness)
-        return _volume([(data, index) for index in order], tuple(order), affine, spacing)
+        placement = place_object(data.ds, len(data.parts))
+        return _volume([(data, index) for index in placement.order], placement.order, placement)
 
 
 def _open(path: Path) -> PixelData:
@@ -79,21 +67,17 @@ def _numbering(slices: Sequence[Dataset]) -> tuple[int, ...] | None:
 
 
 def _volume(
-    frames: Sequence[tuple[PixelData, int]],
-    numbering: tuple[int, ...] | None,
-    affine: np.ndarray | None,
-    spacing: Spacing,
+    frames: Sequence[tuple[PixelData, int]], numbering: tuple[int, ...] | None, placement: Placement
 ) -> Volume:
     """Put a volume together from its frames' pixel data and stored indices, in geometric order.
 
     Args:
         frames: pixel data and stored index of each.
         numbering: becomes `Volume.stored`.
-        affine: of the grid.
-        spacing: of a frame.
+        placement: where they lie.
     """
     values = {id(data): Values(data.ds) for data, _ in frames}
-    ds = frames[0][0].ds
+    spacing = placement.spacing
     reader = _Reader()
 
     def frame(index: int) -> np.ndarray:
@@ -113,9 +97,7 @@ def _volume(
             return (remark,) if remark else ()
 
     return Volume(
-        Grid(
-            (int(ds.Columns), int(ds.Rows), len(frames)), affine, str(ds.get("FrameOfReferenceUID") or "") or None
-        ),
+        placement.grid,
         spacing.mm,
         frame,
         window,

@@ -1,0 +1,154 @@
+"""The table of a cross-validation: a row for each fold, their mean ± standard deviation, all slices together."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pig_monai.evaluation.results import MEASURES, Measure, markdown
+from pig_monai.files import read_json
+from pig_monai.html import page, paragraph, table
+from pig_monai.metrics.bootstrap import Estimate, estimate
+
+REMEDY = "remove the folder of that fold and give the same command again"
+
+SHOWN = ("dice", "iou", "precision", "recall", "hd95_mm", "hd95_px", "lesions_hit", "false_positives")
+"""The measures of the table, of which those without any value are left out."""
+
+POOLED = ("dice", "iou", "precision", "recall", "hd95_mm", "hd95_px")
+"""Those that metrics.csv has for each slice."""
+
+
+@dataclass(frozen=True)
+class FoldFigures:
+    """What the evaluation of one fold found.
+
+    Args:
+        fold: its number.
+        means: by measure; None where undefined.
+        counts: of slices, patients, lesions …
+        slices: the rows of its metrics.csv.
+    """
+
+    fold: int
+    means: dict[str, float | None]
+    counts: dict[str, Any]
+    slices: list[dict[str, str]]
+
+    @classmethod
+    def read(cls, fold: int, folder: Path) -> FoldFigures:
+        """Read what `Evaluation` left in a folder."""
+        summary = read_json(folder / "summary.json", REMEDY)
+        with open(folder / "metrics.csv", newline="") as stream:
+            slices = list(csv.DictReader(stream))
+        means = {name: summary["measures"][name]["mean"] for name in MEASURES}
+        return cls(fold, means, summary["counts"], slices)
+
+
+class FoldTable:
+    """The folds side by side.
+
+    Args:
+        method: what the table calls the trainings: ``real``, ``real + 1024 pairs`` …
+        figures: of each fold.
+        seed: of the bootstrap.
+    """
+
+    def __init__(self, method: str, figures: Sequence[FoldFigures], seed: int) -> None:
+        self.method = method
+        self.figures = list(figures)
+        self.seed = seed
+        self.names = [name for name in SHOWN if any(one.means[name] is not None for one in self.figures)]
+
+    def spread(self, name: str) -> tuple[float | None, float | None]:
+        """Return a measure's mean over the folds and its sample standard deviation (n − 1)."""
+        means = [one.means[name] for one in self.figures]
+        known = [value for value in means if value is not None]
+        if not known:
+            return None, None
+        return statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None
+
+    def pooled(self, name: str) -> Estimate:
+        """Return a measure over the slices of all folds, with its interval over patients."""
+        rows = [row for one in self.figures for row in one.slices if row[name]]
+        return estimate([float(row[name]) for row in rows], [row["patient"] for row in rows], self.seed)
+
+    def csv(self) -> str:
+        """Return the table as numbers: a row a fold, then ``mean`` and ``sd``."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["method", "fold", "slices", "patients", *self.names])
+        for one in self.figures:
+            sizes = [one.counts["slices"], one.counts["patients"]]
+            writer.writerow([self.method, one.fold, *sizes, *(one.means[name] for name in self.names)])
+        for index, title in enumerate(("mean", "sd")):
+            writer.writerow([self.method, title, "", "", *(self.spread(name)[index] for name in self.names)])
+        return text.getvalue()
+
+    def rows(self) -> list[list[str]]:
+        """Return the rows to read; shares in per cent."""
+        shown = [
+            [str(one.fold), str(one.counts["slices"]), str(one.counts["patients"])]
+            + [_said(MEASURES[name], one.means[name]) for name in self.names]
+            for one in self.figures
+        ]
+        spreads = [self.spread(name) for name in self.names]
+        both = [
+            f"{_said(MEASURES[name], mean)} ± {_said(MEASURES[name], sd)}"
+            for name, (mean, sd) in zip(self.names, spreads, strict=True)
+        ]
+        total = [str(sum(one.counts[key] for one in self.figures)) for key in ("slices", "patients")]
+        return [*shown, ["mean ± sd", *total, *both]]
+
+    def head(self) -> list[str]:
+        """Return the head of `rows`."""
+        titles = [MEASURES[name].title + (", %" if MEASURES[name].percent else "") for name in self.names]
+        return ["fold", "slices", "patients", *titles]
+
+    def sentence(self) -> str:
+        """Say what all slices together give."""
+        parts = []
+        for name in POOLED[:4]:
+            one, measure = self.pooled(name), MEASURES[name]
+            if one.low is not None:
+                ends = f"{_said(measure, one.low)} to {_said(measure, one.high)}"
+                parts.append(f"{measure.title} {_said(measure, one.mean)} % (95 % CI {ends})")
+        return f"All slices of {self.method} together: {', '.join(parts)}; intervals over patients."
+
+    def markdown(self) -> str:
+        """Return table and sentence, readable as they are."""
+        return f"{markdown(self.head(), self.rows())}\n{self.sentence()}\n"
+
+    def page(self) -> str:
+        """Return the page to look at, which links to the folds' own reports."""
+        links = [
+            f'<p><a href="fold_{one.fold}/evaluation/report.html">fold {one.fold}: worst and best slices</a></p>'
+            for one in self.figures
+        ]
+        rules = (
+            "Each fold was held out of one training. A fold's figure is the mean over its slices; "
+            "± is the standard deviation over the folds."
+        )
+        parts = [table(self.head(), self.rows()), paragraph(self.sentence()), paragraph(rules), *links]
+        return page(f"Cross-validation: {self.method}", parts)
+
+    def summary(self) -> dict[str, Any]:
+        """Return what summary.json holds."""
+        spreads = {name: dict(zip(("mean", "sd"), self.spread(name), strict=True)) for name in self.names}
+        return {
+            "method": self.method,
+            "folds": [{"fold": one.fold, "counts": one.counts, "means": one.means} for one in self.figures],
+            "over_folds": spreads,
+            "all_slices": {name: asdict(self.pooled(name)) for name in POOLED},
+        }
+
+
+def _said(measure: Measure, value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{100 * value:.1f}" if measure.percent else f"{value:.2f}"

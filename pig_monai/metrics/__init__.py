@@ -1,0 +1,1 @@
+"""How good a segmentation is: by slice, by lesion, and with what certainty."""

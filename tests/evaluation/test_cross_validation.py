@@ -1,0 +1,127 @@
+"""Cross-validation by its command: a training and an evaluation a fold, stopped and continued, and its table."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pig_monai.evaluation.fold_table import FoldFigures, FoldTable
+from pig_monai.evaluation.results import MEASURES
+from tests.conftest import ROOT, last_line, run_bundle
+
+CONFIG = "configs/cross_validate.yaml"
+IDS = {"folds": "[0,3]", "image_size": 32, "batch_size": 8, "max_epochs": 2, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def validated(phantom_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two folds, stopped after the first one's training and continued."""
+    folder = tmp_path_factory.mktemp("folds") / "out"
+    ids = {"dataset_dir": phantom_dataset, "output_dir": folder, **IDS}
+    options = [text for name, value in ids.items() for text in (f"--{name}", str(value))]
+    command = [
+        sys.executable,
+        "-m",
+        "monai.bundle",
+        "run",
+        "cross_validate",
+        "--config_file",
+        f"bundles/pig_dbt/{CONFIG}",
+    ]
+    process = subprocess.Popen([*command, *options], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    end = time.monotonic() + 300
+    while not (folder / "fold_0/model.json").is_file() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert said.decode().strip().endswith("stopped; the same command continues")
+    assert not (folder / "table.csv").exists()
+    trained = (folder / "fold_0/model.pt").stat().st_mtime_ns
+    result = run_bundle("cross_validate", CONFIG, **ids)
+    assert result.returncode == 0, result.stderr
+    assert (folder / "fold_0/model.pt").stat().st_mtime_ns == trained
+    assert result.stdout.endswith((folder / "table.md").read_text())
+    return folder
+
+
+def test_the_table_is_that_of_the_folds_slices(validated, phantom_dataset):
+    with open(validated / "table.csv", newline="") as stream:
+        rows = {row["fold"]: row for row in csv.DictReader(stream)}
+    assert list(rows) == ["0", "3", "mean", "sd"]
+    entries = json.loads((phantom_dataset / "datalist.json").read_text())["training"]
+    pooled, means = [], []
+    for fold in (0, 3):
+        with open(validated / f"fold_{fold}/evaluation/metrics.csv", newline="") as stream:
+            slices = list(csv.DictReader(stream))
+        own = [entry for entry in entries if entry["fold"] == fold]
+        assert {row["patient"] for row in slices} == {entry["patient"] for entry in own}
+        assert int(rows[str(fold)]["slices"]) == len(own)
+        dice = [float(row["dice"]) for row in slices]
+        assert float(rows[str(fold)]["dice"]) == pytest.approx(np.mean(dice), abs=1e-12)
+        pooled += dice
+        means.append(np.mean(dice))
+        meta = json.loads((validated / f"fold_{fold}/model.json").read_text())
+        assert meta["fold"] == fold
+        assert not {entry["patient"] for entry in own} & set(meta["patients"])
+    assert float(rows["mean"]["dice"]) == pytest.approx(np.mean(means), abs=1e-12)
+    assert float(rows["sd"]["dice"]) == pytest.approx(np.std(means, ddof=1), abs=1e-12)
+    summary = json.loads((validated / "summary.json").read_text())
+    assert summary["all_slices"]["dice"]["mean"] == pytest.approx(np.mean(pooled), abs=1e-12)
+    page = (validated / "report.html").read_text()
+    assert all((validated / f"fold_{fold}/evaluation/report.html").is_file() for fold in (0, 3))
+    assert all(f'href="fold_{fold}/evaluation/report.html"' in page for fold in (0, 3))
+
+
+def test_what_is_done_is_not_done_again_and_other_settings_are_refused(validated, phantom_dataset):
+    ids = {"dataset_dir": phantom_dataset, "output_dir": validated, **IDS}
+    before = {path: path.stat().st_mtime_ns for path in validated.glob("fold_*/**/*")}
+    assert run_bundle("cross_validate", CONFIG, **ids).returncode == 0
+    assert {path: path.stat().st_mtime_ns for path in validated.glob("fold_*/**/*")} == before
+    other = run_bundle("cross_validate", CONFIG, **(ids | {"learning_rate": 0.5}))
+    assert other.returncode == 1
+    assert "holds a run with learning_rate = 0.001, not 0.5; " in last_line(other)
+    for folds in ("[0,0]", "[5]", "[]"):
+        wrong = run_bundle("cross_validate", CONFIG, **(ids | {"folds": folds}))
+        assert wrong.returncode == 1
+        assert "list folds of the dataset, each once: [0, 1, 2, 3, 4]" in last_line(wrong)
+
+
+def test_a_dry_run_tells_what_is_left(validated, phantom_dataset, tmp_path):
+    ids = {"dataset_dir": phantom_dataset, **IDS, "folds": "[0,1]", "dry_run": "true"}
+    shutil.copytree(validated, tmp_path / "out")
+    result = run_bundle("cross_validate", CONFIG, output_dir=tmp_path / "out", **ids)
+    assert result.returncode == 0, result.stderr
+    assert "0 (done), 1 (to train)" in result.stdout
+    assert not (tmp_path / "out/fold_1").exists()
+
+
+def test_a_fold_that_fails_is_named_with_its_last_line(phantom_dataset, tmp_path):
+    ids = {"dataset_dir": phantom_dataset, "output_dir": tmp_path / "out", **IDS, "image_size": 20}
+    result = run_bundle("cross_validate", CONFIG, **ids)  # 20 is no multiple of 16, which the network needs
+    assert result.returncode == 1
+    assert last_line(result).startswith("error: fold 0 ended with status 1: ")
+    assert str(tmp_path / "out/fold_0/training.log") in last_line(result)
+    assert len((tmp_path / "out/fold_0/training.log").read_text()) > 0
+    assert os.listdir(tmp_path / "out") == ["fold_0", "run.json"] or "fold_3" not in os.listdir(tmp_path / "out")
+
+
+def test_the_spread_is_over_the_folds_that_have_a_value():
+    def figures(fold: int, dice: float | None) -> FoldFigures:
+        means = dict.fromkeys(MEASURES, None) | {"dice": dice}
+        return FoldFigures(fold, means, {"slices": 2, "patients": 1}, [])
+
+    found = FoldTable("real", [figures(0, 0.5), figures(1, None), figures(2, 0.8)], seed=0)
+    assert found.spread("dice") == (pytest.approx(0.65), pytest.approx(0.3 / 2**0.5))
+    assert found.names == ["dice"]
+    assert found.rows()[1][-1] == "–"

@@ -1,0 +1,73 @@
+"""Intervals against normal theory, and against the draws written out."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from pig_monai.metrics.bootstrap import estimate
+
+
+def test_one_value_a_patient_gives_the_interval_of_a_mean_of_normals():
+    values = np.random.default_rng(0).normal(0.6, 0.2, 400)
+    found = estimate(values.tolist(), [f"p{i}" for i in range(400)], seed=1, draws=20000)
+    # the bootstrap's own standard error: sd / √n with n, not n − 1, below
+    half = 1.959964 * values.std() / math.sqrt(400)
+    assert found.mean == pytest.approx(values.mean())
+    assert found.sd == pytest.approx(np.std(values, ddof=1))
+    expected = (values.mean() - half, values.mean() + half)
+    assert (found.low, found.high) == pytest.approx(expected, abs=0.05 * half)
+    # each patient has one value: both means are one
+    assert found.patient_mean == pytest.approx(found.mean)
+    assert (found.patient_low, found.patient_high) == pytest.approx((found.low, found.high))
+
+
+def test_slices_of_a_patient_do_not_count_as_independent():
+    rng = np.random.default_rng(2)
+    per_patient = rng.normal(0.5, 0.2, 60)
+    values, patients = np.repeat(per_patient, 25), np.repeat(np.arange(60), 25).astype(str)
+    found = estimate(values.tolist(), patients.tolist(), seed=0, draws=20000)
+    half = 1.959964 * per_patient.std() / math.sqrt(60)  # of 60 patients, not of 1,500 slices
+    assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.05)
+    assert (found.n, found.patients) == (1500, 60)
+
+
+def test_the_draws_are_of_whole_patients():
+    """The interval is the quantiles of means written out with loops."""
+    rng = np.random.default_rng(3)
+    groups = {f"p{i}": rng.random(1 + i).tolist() for i in range(7)}
+    values = [v for group in groups.values() for v in group]
+    patients = [name for name, group in groups.items() for _ in group]
+    means, patient_means = [], []
+    for chosen in np.random.default_rng(9).integers(0, 7, (300, 7)):
+        drawn = [list(groups.values())[i] for i in chosen]
+        means.append(np.mean([v for group in drawn for v in group]))
+        patient_means.append(np.mean([np.mean(group) for group in drawn]))
+    found = estimate(values, patients, seed=9, draws=300)
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])), abs=1e-12)
+    expected = tuple(np.quantile(patient_means, [0.025, 0.975]))
+    assert (found.patient_low, found.patient_high) == pytest.approx(expected, abs=1e-12)
+    assert found.patient_mean == pytest.approx(np.mean([np.mean(group) for group in groups.values()]))
+
+
+def test_the_seed_decides_and_the_order_does_not():
+    values, patients = [0.1, 0.5, 0.9, 0.3, 0.2], ["a", "a", "b", "c", "d"]
+    one, turned = estimate(values, patients, seed=4), estimate(values[::-1], patients[::-1], seed=4)
+    assert turned.to_dict() == pytest.approx(one.to_dict(), abs=1e-12)
+    assert estimate(values, patients, seed=5) != one
+
+
+def test_undefined_values_and_their_patients_are_left_out():
+    found = estimate([0.2, math.nan, 0.4, math.nan], ["a", "a", "b", "c"], seed=0)
+    assert found == estimate([0.2, 0.4], ["a", "b"], seed=0)
+    assert (found.n, found.patients) == (2, 2)
+
+
+def test_too_few_values_give_no_interval_rather_than_a_wrong_one():
+    lone = estimate([0.2, 0.6], ["a", "a"], seed=0)
+    assert (lone.mean, lone.low, lone.high, lone.patient_low) == (pytest.approx(0.4), None, None, None)
+    assert estimate([0.2], ["a"], seed=0).sd is None
+    nothing = estimate([math.nan], ["a"], seed=0)
+    assert (nothing.n, nothing.mean, nothing.low) == (0, None, None)

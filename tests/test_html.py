@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from pig_monai.html import scatter
+
+
+def test_points_lie_on_a_logarithmic_axis() -> None:
+    chart = scatter([(1, 0.0), (10, 0.5), (100, 1.0)], "Dice <of> slices", "area, mm²")
+    dots = [(float(x), float(y)) for x, y in re.findall(r"cx='([\d.]+)' cy='([\d.]+)'", chart)]
+    (x0, y0), (x1, y1), (x2, y2) = dots
+    assert x1 - x0 == pytest.approx(x2 - x1, abs=0.11) == pytest.approx((520 - 10 - 40) / 2, abs=0.11)
+    assert y0 - y1 == pytest.approx(y1 - y2, abs=0.11)
+    assert y0 > y1  # up is more
+    assert re.findall(r">([\d.]+)</text>", chart) == ["1", "10", "100", "0", "0.5", "1"]
+    assert "Dice &lt;of&gt; slices" in chart
+
+
+def test_points_of_one_size_do_not_divide_by_nothing() -> None:
+    assert scatter([(7, 0.2), (7, 0.9)], "", "").count("<circle") == 2
