@@ -20,7 +20,7 @@ FURTHER_GUIDER := --init_ckpt $(MODELS)/model_guider.pt
 FURTHER_GENERATOR := --init_ckpt $(MODELS)/model_generator.pt
 endif
 
-.PHONY: help install demo test lint format phantom-weights clean
+.PHONY: help install demo test test-monailabel lint format phantom-weights clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -50,6 +50,18 @@ demo: install  ## phantom DICOM → slices → short trainings → 32 pairs → 
 test: install  ## all tests
 	$(PY) -m pytest
 
+ML_VENV := .venv-monailabel
+ML_PY := $(ML_VENV)/bin/python
+
+$(ML_VENV)/.installed: requirements-monailabel.txt requirements-dev.txt
+	test -x $(ML_PY) || $(PYTHON) -m venv $(ML_VENV)
+	$(ML_PY) -m pip install --quiet --disable-pip-version-check -r requirements-monailabel.txt \
+		$$(grep '^pytest==' requirements-dev.txt)
+	touch $@
+
+test-monailabel: install $(ML_VENV)/.installed  ## a real MONAI Label server, on a folder and on Orthanc (8 GB)
+	PIG_PYTHON=$(PY) $(ML_PY) -m pytest -c tests/monailabel/pytest.ini tests/monailabel
+
 lint: install  ## ruff and mypy
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
@@ -70,5 +82,5 @@ phantom-weights: install  ## train the bundle's phantom weights anew (half an ho
 		--fold -1 --max_iterations 3000
 	cp $(WEIGHTS)/guider/model_guider.pt $(WEIGHTS)/generator/model_generator.pt $(MODELS)/
 
-clean:  ## remove the virtual environment and everything under runs/
-	rm -rf $(VENV) runs build *.egg-info
+clean:  ## remove the virtual environments and everything under runs/
+	rm -rf $(VENV) $(ML_VENV) runs build *.egg-info
