@@ -194,6 +194,23 @@ def test_a_training_leaves_its_best_weights_and_says_whom_it_saw(segmenter, phan
     assert not list(segmenter.glob("*.writing"))
 
 
+def test_patients_without_a_mass_do_not_choose_the_weights(tmp_path):
+    """Dice is 0 on their slices whatever the network says: the first weights would stay the best ones."""
+    names = [f"{n:02d}" for n in range(20)]
+    entries = [
+        {"image": f"images/{n}.nii.gz", "label": f"labels/{n}.nii.gz", "patient": n, "fold": 1}
+        | ({"lesion": False} if int(n) % 4 == 0 else {})
+        for n in names
+    ]
+    (tmp_path / "datalist.json").write_text(json.dumps({"training": entries}))
+    parser = ConfigParser()
+    parser.read_config(CONFIGS / "train.yaml")
+    parser["dataset_dir"] = str(tmp_path)
+    assert parser.get_parsed_content("validation_patients") == {"01", "11"}  # of 01 02 03 05 06 07 09 10 11 …
+    trained_on = {entry["patient"] for entry in parser.get_parsed_content("train#dataset#data")}
+    assert trained_on == set(names) - {"01", "11"}
+
+
 def test_pairs_are_trained_on_and_never_tested_on(segmenter, phantom_dataset, tmp_path):
     """The same slices under the name of pairs: the first two, then as many steps an epoch as with them."""
     datalist = read_datalist(phantom_dataset)

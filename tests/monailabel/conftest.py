@@ -11,7 +11,6 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +20,6 @@ import pytest
 import SimpleITK as sitk  # noqa: N813 (the name its manual gives it)
 from monailabel.client import MONAILabelClient
 from PIL import Image
-from servers import monai_label
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = "bundles/pig_dbt/configs"
@@ -76,11 +74,10 @@ def segmenter(dataset: Path, folder: Path) -> Path:
     return folder / "segmenter"
 
 
-@pytest.fixture(scope="session")
-def app(segmenter: Path, folder: Path) -> Path:
-    """The app's folder, laid out by the command."""
-    ours("-m", "pig_monai.monai_label_app", "--app", folder / "app", "--weights", segmenter / "model.pt")
-    return folder / "app"
+def lay_out(app: Path, segmenter: Path) -> Path:
+    """Lay out an app by the command."""
+    ours("-m", "pig_monai.monai_label_app", "--app", app, "--weights", segmenter / "model.pt")
+    return app
 
 
 @pytest.fixture(scope="session")
@@ -128,13 +125,6 @@ def studies(dataset: Path, study: Study, folder: Path) -> Path:
         shutil.copy(dataset / entry["image"], where / f"labelled_{number}.nii.gz")
         shutil.copy(dataset / entry["label"], final / f"labelled_{number}.nii.gz")
     return where
-
-
-@pytest.fixture(scope="session")
-def client(app: Path, studies: Path, folder: Path) -> Iterator[MONAILabelClient]:
-    """MONAI Label's client of a server on the studies folder."""
-    with monai_label(app, studies, folder / "server") as one:
-        yield one
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:

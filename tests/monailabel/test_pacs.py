@@ -14,7 +14,7 @@ import pydicom
 import pytest
 import requests
 import SimpleITK as sitk  # noqa: N813 (the name its manual gives it)
-from conftest import IMAGE_SIZE, Study, check_mask, infer, wait_for_training
+from conftest import IMAGE_SIZE, Study, check_mask, infer, lay_out, wait_for_training
 from monailabel.client import MONAILabelClient
 from monailabel.datastore.utils.convert import dicom_seg_to_itk_image
 from servers import monai_label, orthanc
@@ -37,6 +37,12 @@ class Pacs:
         query = {"Level": "Instance", "Query": {"Modality": modality}}
         found = requests.post(f"{self.address}/tools/find", json=query, timeout=30).json()
         return [requests.get(f"{self.address}/instances/{one}/file", timeout=30).content for one in found]
+
+
+@pytest.fixture(scope="module")
+def app(segmenter: Path, folder: Path) -> Path:
+    """An app that a training changes."""
+    return lay_out(folder / "app_pacs", segmenter)
 
 
 @pytest.fixture(scope="module")
@@ -102,4 +108,4 @@ def test_what_readers_submit_is_stored_in_the_pacs_and_trained_on(pacs: Pacs, ap
 
     assert wait_for_training(pacs.client)["status"] == "DONE"
     meta = json.loads((app / "model/pig_dbt/models/model.json").read_text())
-    assert (meta["pairs"], meta["epoch"], meta["data"]) == (0, 1, None)
+    assert (meta["pairs"], meta["epoch"], meta["data"], meta["fold"]) == (0, 1, None, -1)

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from conftest import CONFIGS, Study, check_mask, dice, infer, ours
+import pytest
+from conftest import CONFIGS, Study, check_mask, dice, infer, lay_out, ours
 from monailabel.client import MONAILabelClient
 from PIL import Image
+from servers import monai_label
+
+
+@pytest.fixture(scope="module")
+def client(segmenter: Path, studies: Path, folder: Path) -> Iterator[MONAILabelClient]:
+    """MONAI Label's client of a server on the studies folder."""
+    with monai_label(lay_out(folder / "app", segmenter), studies, folder / "server") as one:
+        yield one
 
 
 def test_lists_the_model_and_the_trainer(client: MONAILabelClient) -> None:

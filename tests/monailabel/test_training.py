@@ -4,14 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from conftest import CONFIGS, IMAGE_SIZE, dice, infer, ours, wait_for_training
+import pytest
+from conftest import CONFIGS, IMAGE_SIZE, dice, infer, lay_out, ours, wait_for_training
 from monailabel.client import MONAILabelClient
+from servers import monai_label
 
 PAIRS = 4
+
+
+@pytest.fixture(scope="module")
+def app(segmenter: Path, folder: Path) -> Path:
+    """An app that the trainings change."""
+    return lay_out(folder / "app_trained", segmenter)
+
+
+@pytest.fixture(scope="module")
+def client(app: Path, studies: Path, folder: Path) -> Iterator[MONAILabelClient]:
+    """MONAI Label's client of a server on the studies folder."""
+    with monai_label(app, studies, folder / "server_trained") as one:
+        yield one
 
 
 def sha256(file: Path) -> str:

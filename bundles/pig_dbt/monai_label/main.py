@@ -15,6 +15,7 @@ from typing import Any
 import dicom_seg  # beside this file
 import monailabel.datastore.dicom
 import monailabel.endpoints.infer
+from monai.transforms import LoadImage
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.exception import MONAILabelError, MONAILabelException
@@ -55,11 +56,17 @@ class Training(BundleTrainTask):
                 f"{len(datalist)} studies with a final label leave {len(trained_on)} to train on and "
                 f"{len(held_out or [])} to validate on; label more, or choose val_split between 0 and 1",
             )
+        if not any((LoadImage()(study["label"]) > 0).any() for study in held_out):
+            raise MONAILabelException(
+                MONAILabelError.INVALID_INPUT,
+                f"none of the {len(held_out)} studies to validate on, the last ones, has a mass, and without one"
+                " nothing tells good weights from bad; label more, or choose another val_split",
+            )
         return trained_on, held_out
 
     def _update_overrides(self, overrides: dict[str, Any]) -> dict[str, Any]:
-        """Train on the studies alone: model.json is not to name a dataset folder that happens to lie here."""
-        overrides["dataset_dir"] = ""
+        """Have model.json say what is true here: no dataset folder, and no fold that was held out."""
+        overrides.update(dataset_dir="", fold=-1)
         return overrides
 
     def _load_checkpoint(self, model_pytorch: str, pretrained: bool, train_handlers: list[Any]) -> None:
