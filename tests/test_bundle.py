@@ -32,6 +32,9 @@ IDS = {
         "batch_size", "replace_rejected", "min_accepted", "min_mask_area", "max_mask_area", "max_components",
         "min_inside_breast", "dry_run",
     ],
+    "train.yaml": [*ALL, *TRAININGS, "pairs_dir", "max_pairs"],
+    "inference.yaml": [*ALL, "dataset_dir", "fold", "ckpt", "ckpts"],
+    "cross_validate.yaml": [*ALL, "dataset_dir", "pairs_dir", "max_pairs", "folds", "parallel", "dry_run"],
     "evaluate.yaml": [*ALL, "dataset_dir", "fold", "ckpt", "ckpts", "batch_size", "save_predictions", "dry_run"],
 }  # fmt: skip
 

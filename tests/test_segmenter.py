@@ -120,6 +120,12 @@ def test_a_volumes_masks_lie_on_its_own_grid_voxel_for_voxel(finds_bright, tmp_p
             assert not (array[:, :, index] & ~binary_dilation(truth[:, :, index], one)).any()
             assert not (binary_erosion(truth[:, :, index], one) & (array[:, :, index] == 0)).any()
         assert 2 * (truth & (array > 0)).sum() / (truth.sum() + array.sum()) > 0.94
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    (tmp_path / "out/flat_mask.nii.gz").unlink()  # the same command does what is missing and no more
+    assert run_bundle("run", "configs/inference.yaml", **ids).returncode == 0
+    again = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    assert {path.name for path in made if made[path] != again[path]} == {"flat_mask.nii.gz"}
+    assert run_bundle("run", "configs/inference.yaml", **ids).returncode == 0
 
 
 def network_input(path: Path, image_size: int) -> np.ndarray:
