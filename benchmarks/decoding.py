@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -33,7 +33,8 @@ from pig_monai.data.commands import dicom_to_slices
 from pig_monai.data.dicom import open_dicom
 from pig_monai.data.phantom_dicom import Geometry, build_dataset
 
-SELECTED = 10  # frames with mask
+FRAMES = 100
+SELECTED = (10, 50)  # frames with mask
 _PEAK = """
 from pathlib import Path
 print(next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line))
@@ -49,8 +50,8 @@ for index in range(volume.grid.size[2]):
 _PREPARE = """
 import sys
 from pig_monai.data.commands import dicom_to_slices
-folder, size = sys.argv[1:]
-dicom_to_slices(input=f"{folder}/dicom{size}", masks=f"{folder}/masks{size}", output=f"{folder}/out{size}")
+folder, name = sys.argv[1:]
+dicom_to_slices(input=f"{folder}/dicom_{name}", masks=f"{folder}/masks_{name}", output=f"{folder}/out_{name}")
 """
 
 
@@ -66,8 +67,10 @@ def draw(seed: int, rows: int, columns: int) -> np.ndarray:
     return np.where(inside, np.clip(values, 1, 1023), 0).astype(np.uint16)
 
 
-def write_volume(folder: Path, name: str, streams: list[bytes], shape: tuple[int, int, int], patient: int) -> Path:
-    """Write a volume whose frames repeat ``streams``, and a mask in its middle frames; return its file."""
+def write_volume(
+    folder: Path, name: str, streams: list[bytes], shape: tuple[int, int, int], patient: int, selected: int
+) -> Path:
+    """Write a volume whose frames repeat ``streams``, and a mask in its middle ones; return its file."""
     frames, rows, columns = shape
     geometry = Geometry(np.zeros(3), np.array([1.0, 0, 0]), np.array([0, 1.0, 0]), (0.1, 0.1, 1.0))
     ds: Dataset = build_dataset(np.zeros((frames, 1, 1), np.uint16), geometry, f"{patient}", "lmlo", name)
@@ -75,14 +78,14 @@ def write_volume(folder: Path, name: str, streams: list[bytes], shape: tuple[int
     ds.file_meta.TransferSyntaxUID = uid.JPEG2000Lossless
     ds.PixelData = encapsulate([streams[index % len(streams)] for index in range(frames)])
     ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
-    number = "".join(filter(str.isdigit, name.split("-")[0]))
-    path = folder / f"dicom{number}" / f"{name}.dcm"
+    group = name.split("-")[0]
+    path = folder / f"dicom_{group}" / f"{name}.dcm"
     path.parent.mkdir(parents=True, exist_ok=True)
     ds.save_as(path, enforce_file_format=True)
     mask = np.zeros((columns, rows, frames), np.uint8)
-    first = (frames - SELECTED) // 2
-    mask[columns // 8 : columns // 6, rows // 2 : rows // 2 + 100, first : first + SELECTED] = 1
-    target = folder / f"masks{number}" / f"{name}.nii.gz"
+    first = (frames - selected) // 2
+    mask[columns // 8 : columns // 6, rows // 2 : rows // 2 + 100, first : first + selected] = 1
+    target = folder / f"masks_{group}" / f"{name}.nii.gz"
     target.parent.mkdir(exist_ok=True)
     nib.save(nib.Nifti1Image(mask, geometry.affine_ras()), target)
     return path
@@ -120,60 +123,72 @@ def measure(*, rows: int = 2457, columns: int = 1890, volumes: int = 6, rounds: 
     streams = [encode_array(draw(seed, rows, columns), bits_stored=16) for seed in range(4)]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        paths = {
-            count: write_volume(folder, f"v{count}", streams, (count, rows, columns), 1) for count in (10, 100)
-        }
+        small, large = (
+            write_volume(folder, f"of{frames}", streams, (frames, rows, columns), 1, 10) for frames in (10, FRAMES)
+        )
+        print_table(["what", "10 frames", f"{FRAMES} frames", "ratio"], memory(folder, [small, large]))
+        write_volume(folder, "half", streams, (FRAMES, rows, columns), 1, SELECTED[1])
+        head = ["what", "seconds", "ratio", "CPU ratio"]
+        for group, selected in zip((f"of{FRAMES}", "half"), SELECTED, strict=True):
+            print_table(head, times(folder, group, large, streams, selected, rounds))
         for number in range(volumes):
-            write_volume(folder, f"w2-{number}", streams, (SELECTED, rows, columns), number)
-        print_table(["what", "10 frames", "100 frames", "ratio"], memory(folder, paths))
-        print_table(["what", "seconds", "ratio", "CPU ratio"], times(folder, paths[100], streams, rounds))
+            write_volume(folder, f"many-{number}", streams, (10, rows, columns), number, 10)
+        print_table(["what", "seconds", "ratio"], workers(folder, rounds))
 
 
-def memory(folder: Path, paths: dict[int, Path]) -> list[list[str]]:
+def prepare(folder: Path, group: str, workers: int = 1) -> None:
+    """Give the command for a group of volumes."""
+    options = {"input": folder / f"dicom_{group}", "masks": folder / f"masks_{group}"}
+    dicom_to_slices(**options, output=folder / f"out_{group}", workers=workers, overwrite=True)
+
+
+def memory(folder: Path, paths: Sequence[Path]) -> list[list[str]]:
     """Return the rows about peak memory."""
     found = []
     for what, peaks in {
-        "reading all frames, MB": [peak(_READ, path) for path in paths.values()],
-        "preparing the volume, MB": [peak(_PREPARE, folder, count) for count in paths],
+        "reading all frames, MB": [peak(_READ, path) for path in paths],
+        "preparing the volume, MB": [peak(_PREPARE, folder, path.stem) for path in paths],
     }.items():
         found.append([what, *(f"{value:.0f}" for value in peaks), f"{peaks[1] / peaks[0]:.2f}"])
     return found
 
 
-def times(folder: Path, path: Path, streams: list[bytes], rounds: int) -> list[list[str]]:
-    """Return the rows about time: against the codec, and of two workers against one."""
-    volume = open_dicom(path)
-    first = (volume.grid.size[2] - SELECTED) // 2
-    selected = range(first, first + SELECTED)
-
-    def prepare(source: str, workers: int) -> None:
-        options = {"input": folder / f"dicom{source}", "masks": folder / f"masks{source}"}
-        dicom_to_slices(**options, output=folder / "out", workers=workers, overwrite=True)
+def times(
+    folder: Path, group: str, path: Path, streams: list[bytes], selected: int, rounds: int
+) -> list[list[str]]:
+    """Return the rows about time against the codec's, for the frames that hold mask."""
+    first = (FRAMES - selected) // 2
+    wanted = range(first, first + selected)
 
     def read() -> None:
         opened = open_dicom(path)
-        for index in selected:
+        for index in wanted:
             opened.frame(index)
 
     codec, reading, whole = best(
         rounds,
-        lambda: [openjpeg.decode(streams[index % len(streams)], reshape=False) for index in selected],
+        lambda: [openjpeg.decode(streams[index % len(streams)], reshape=False) for index in wanted],
         read,
-        lambda: prepare("100", 1),
+        lambda: prepare(folder, group),
     )
-    (one, _), (two, _) = best(rounds, lambda: prepare("2", 1), lambda: prepare("2", 2))
     named = {
-        f"decoding {SELECTED} of 100 frames with the codec alone": codec,
+        f"decoding {selected} of {FRAMES} frames with the codec alone": codec,
         "opening the volume and reading these frames": reading,
         "preparing these frames: the whole command": whole,
     }
-    rows = [
+    return [
         [what, f"{wall:.2f}", f"{wall / codec[0]:.2f}", f"{cpu / codec[1]:.2f}"]
         for what, (wall, cpu) in named.items()
     ]
-    rows.append(["preparing several volumes with one worker", f"{one:.2f}", "1", ""])
-    rows.append(["the same with two", f"{two:.2f}", f"{one / two:.2f} times as fast", ""])
-    return rows
+
+
+def workers(folder: Path, rounds: int) -> list[list[str]]:
+    """Return the rows about two workers against one."""
+    (one, _), (two, _) = best(rounds, lambda: prepare(folder, "many"), lambda: prepare(folder, "many", workers=2))
+    return [
+        ["preparing several volumes with one worker", f"{one:.2f}", "1"],
+        ["the same with two", f"{two:.2f}", f"{one / two:.2f} times as fast"],
+    ]
 
 
 if __name__ == "__main__":

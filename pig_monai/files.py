@@ -12,16 +12,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from pig_monai.errors import PigError, disk_full
 
-_SCRATCH = ".writing-"
+SCRATCH = ".writing-"
+"""What the names of files begin with that are not whole yet."""
 
 
 @contextmanager
-def atomic_path(target: str | Path) -> Iterator[Path]:
+def atomic_path(target: str | Path, private: bool = False) -> Iterator[Path]:
     """Yield a scratch path beside ``target`` (same suffixes); rename it if the block succeeds.
+
+    Args:
+        target: the file.
+        private: whether its owner alone may read it, instead of whom the umask lets.
 
     Raises:
         PigError: the disk is full; what ``target`` was, it still is.
@@ -30,9 +33,10 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
     try:
         with _scratch_file(target) as scratch:
             yield scratch
-            umask = os.umask(0)
-            os.umask(umask)
-            scratch.chmod(0o666 & ~umask)  # mkstemp makes private files; a dataset is shared like any other file
+            if not private:  # mkstemp makes private files; a dataset is shared like any other file
+                umask = os.umask(0)
+                os.umask(umask)
+                scratch.chmod(0o666 & ~umask)
             os.replace(scratch, target)
     except OSError as cause:
         full = disk_full(cause, target.parent)
@@ -44,7 +48,7 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
 @contextmanager
 def _scratch_file(target: Path) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=_SCRATCH, suffix="".join(target.suffixes[-2:]), dir=target.parent)
+    handle, name = tempfile.mkstemp(prefix=SCRATCH, suffix="".join(target.suffixes[-2:]), dir=target.parent)
     os.close(handle)
     scratch = Path(name)
     try:
@@ -56,7 +60,7 @@ def _scratch_file(target: Path) -> Iterator[Path]:
 def remove_scratch_files(folders: Iterable[Path]) -> None:
     """Remove what a process that was killed left unfinished; nobody else may be writing there."""
     for folder in folders:
-        for scratch in folder.glob(f"{_SCRATCH}*"):
+        for scratch in folder.glob(f"{SCRATCH}*"):
             scratch.unlink(missing_ok=True)
 
 
@@ -77,6 +81,8 @@ def save_torch(path: str | Path, content: Any) -> None:
     Given a path, torch would write the scratch file's name into the bytes, and tell of a full disk as if it were
     a bug of its own.
     """
+    import torch  # takes seconds, and few who write files need it
+
     serialised = io.BytesIO()
     torch.save(content, serialised)
     with atomic_path(path) as scratch:

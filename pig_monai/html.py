@@ -19,7 +19,15 @@ table { border-collapse: collapse; margin: 0.5em 0 1.5em }
 th, td { text-align: left; padding: 0.2em 1.2em 0.2em 0; border-bottom: 1px solid #ddd; vertical-align: top }
 code { background: #f3f3f3; padding: 0 0.3em } pre { background: #f3f3f3; padding: 0.8em; overflow-x: auto }
 .notice { background: #fff4e0; padding: 0.6em 1em }
+details { margin: 0.6em 0; border-left: 3px solid #ddd; padding-left: 0.8em } summary { cursor: pointer }
+.remedy { display: block; color: #555 } .codes { font-family: monospace; font-size: 12px; color: #555 }
+.figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(160px, 1fr)); gap: 10px }
+.figures figure { margin: 0; break-inside: avoid } .figures img { width: 100%; image-rendering: auto }
+.figures figcaption { font-size: 12px; line-height: 1.3 }
+.number td:not(:first-child), .number th:not(:first-child) { text-align: right }
 """
+
+_LEFT, _BOTTOM = 60, 20  # of a chart: the room for its labels, pixels
 
 
 def page(title: str, parts: Sequence[str]) -> str:
@@ -34,11 +42,12 @@ def paragraph(text: str, kind: str = "") -> str:
     return f"<p class='{kind}'>{html.escape(text)}</p>" if kind else f"<p>{html.escape(text)}</p>"
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Return a table; None shows as an empty cell."""
+def table(head: Sequence[str], rows: Sequence[Sequence[Any]], kind: str = "") -> str:
+    """Return a table; None shows as an empty cell; ``kind`` may be ``number``, for columns of them."""
     titles = "".join(f"<th>{html.escape(title)}</th>" for title in head)
     body = "".join("<tr>" + "".join(f"<td>{_cell(cell)}</td>" for cell in row) + "</tr>\n" for row in rows)
-    return f"<table>{'<tr>' + titles + '</tr>' if any(head) else ''}\n{body}</table>"
+    style = f" class='{kind}'" if kind else ""
+    return f"<table{style}>{'<tr>' + titles + '</tr>' if any(head) else ''}\n{body}</table>"
 
 
 def facts(values: Mapping[str, Any]) -> str:
@@ -93,8 +102,46 @@ def scatter(
     )
     named = f"<text x='{(left + right) / 2}' y='{height - 6}' text-anchor='middle' font-size='12'>"
     axes = f"<polyline points='{left},{top} {left},{bottom} {right},{bottom}' fill='none' stroke='#999'/>"
-    chart = f"<svg width='{width}' height='{height}' role='img'>{axes}{dots}{texts}{named}{html.escape(x_name)}"
-    return f"<figure>{chart}</text></svg><figcaption>{html.escape(caption)}</figcaption></figure>"
+    return _chart(f"{axes}{dots}{texts}{named}{html.escape(x_name)}</text>", caption, width, height)
+
+
+def figures(pictures: Sequence[str]) -> str:
+    """Return a grid of what `picture` returned."""
+    return f"<div class='figures'>{''.join(pictures)}</div>"
+
+
+def unfolding(head: str, below: str, parts: Sequence[str]) -> str:
+    """Return a line, with another one below it, that unfolds to HTML ``parts``."""
+    line = f"{html.escape(head)}<span class='remedy'>{html.escape(below)}</span>"
+    return f"<details><summary>{line}</summary>{''.join(parts)}</details>"
+
+
+def codes(values: Sequence[str]) -> str:
+    """Return a paragraph of short texts in a typewriter's letters."""
+    return f"<p class='codes'>{html.escape(' · '.join(values))}</p>"
+
+
+def histogram(
+    edges: Sequence[float], counts: Sequence[float], caption: str, width: int = 520, height: int = 180
+) -> str:
+    """Return a bar chart as a figure; the axes are labelled with their ends.
+
+    Args:
+        edges: of the bins, ascending; one more than ``counts``.
+        counts: of each bin.
+        caption: below the chart; says what the axes are.
+        width: of the chart in pixels.
+        height: of the chart in pixels.
+    """
+    most = max(counts, default=0) or 1
+    scale = (width - _LEFT - 10) / (edges[-1] - edges[0])
+    bars = ""
+    for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True):
+        x, wide = _LEFT + (low - edges[0]) * scale, max(0.5, (high - low) * scale - 1)
+        tall = count / most * (height - _BOTTOM - 5)
+        bar = f"x='{x:.1f}' y='{height - _BOTTOM - tall:.1f}' width='{wide:.1f}' height='{tall:.1f}' fill='#c60'"
+        bars += f"<rect {bar}><title>{low:g} to {high:g}: {count}</title></rect>"
+    return _chart(bars + _frame((edges[0], edges[-1]), most, width, height), caption, width, height)
 
 
 def curve(points: Sequence[tuple[float, float]], caption: str, width: int = 520, height: int = 180) -> str:
@@ -106,25 +153,31 @@ def curve(points: Sequence[tuple[float, float]], caption: str, width: int = 520,
         width: of the chart in pixels.
         height: of the chart in pixels.
     """
-    left, bottom = 60, 20
     xs, ys = [x for x, _ in points], [y for _, y in points]
     x_span, top = max(xs) - min(xs) or 1, max(ys) or 1
     path = " ".join(
-        f"{left + (x - min(xs)) / x_span * (width - left - 10):.1f},"
-        f"{5 + (1 - y / top) * (height - bottom - 5):.1f}"
+        f"{_LEFT + (x - min(xs)) / x_span * (width - _LEFT - 10):.1f},"
+        f"{5 + (1 - y / top) * (height - _BOTTOM - 5):.1f}"
         for x, y in points
     )
-    axes = f"{left},5 {left},{height - bottom} {width - 10},{height - bottom}"
+    line = f"<polyline points='{path}' fill='none' stroke='#c60' stroke-width='1.5'/>"
+    frame = _frame((min(xs), max(xs)), top, width, height)
+    return _chart(line + frame, caption, width, height)
+
+
+def _frame(x_ends: tuple[float, float], top: float, width: int, height: int) -> str:
+    """Return a chart's axes, labelled with their ends; the y axis begins at 0."""
+    axes = f"{_LEFT},5 {_LEFT},{height - _BOTTOM} {width - 10},{height - _BOTTOM}"
     labels = [
-        (left - 5, 15, "end", f"{top:.3g}"),
-        (left - 5, height - bottom, "end", "0"),
-        (left, height - 5, "start", f"{min(xs):g}"),
-        (width - 10, height - 5, "end", f"{max(xs):g}"),
+        (_LEFT - 5, 15, "end", f"{top:.3g}"),
+        (_LEFT - 5, height - _BOTTOM, "end", "0"),
+        (_LEFT, height - 5, "start", f"{x_ends[0]:g}"),
+        (width - 10, height - 5, "end", f"{x_ends[1]:g}"),
     ]
     texts = "".join(f"<text x='{x}' y='{y}' text-anchor='{a}' font-size='12'>{t}</text>" for x, y, a, t in labels)
-    lines = (
-        f"<polyline points='{axes}' fill='none' stroke='#999'/>"
-        f"<polyline points='{path}' fill='none' stroke='#c60' stroke-width='1.5'/>"
-    )
-    chart = f"<svg width='{width}' height='{height}' role='img'>{lines}{texts}</svg>"
-    return f"<figure>{chart}<figcaption>{html.escape(caption)}</figcaption></figure>"
+    return f"<polyline points='{axes}' fill='none' stroke='#999'/>{texts}"
+
+
+def _chart(shapes: str, caption: str, width: int, height: int) -> str:
+    drawn = f"<svg width='{width}' height='{height}' role='img'>{shapes}</svg>"
+    return f"<figure>{drawn}<figcaption>{html.escape(caption)}</figcaption></figure>"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import resource
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 UNIT_OF_MAXRSS = 1 if sys.platform == "darwin" else 1024
 """Bytes that ``ru_maxrss`` counts in: kibibytes on Linux, bytes on macOS."""
@@ -15,7 +16,9 @@ UNIT_OF_MAXRSS = 1 if sys.platform == "darwin" else 1024
 
 def peak_memory(device: torch.device | str) -> float:
     """Return the most memory used so far, in bytes: the tensors on a GPU, the whole process's on a CPU."""
-    if torch.device(device).type == "cuda":
+    if str(device).startswith("cuda"):
+        import torch  # takes seconds, and a plan without a GPU can do without
+
         return float(torch.cuda.max_memory_allocated(device))
     return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT_OF_MAXRSS)
 

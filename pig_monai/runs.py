@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock, Timeout
-
 from pig_monai import processes
 from pig_monai.cli import as_bool
 from pig_monai.errors import PigError, disk_full
 from pig_monai.files import read_json, remove_scratch_files, write_json
+from pig_monai.locking import check_free, lock_for_good, unwritable
 
 RECORD = "run.json"
-LOCK = "run.lock"
 DATALIST = "datalist.json"  # a dataset folder is no place for a run
+_OPTION = "output_dir"
 
 _REPEAT = {
     "data": "give the dataset_dir that it was started with, unchanged",
@@ -37,9 +35,6 @@ WORDS: Mapping[Intention, str] = {
     "overwrite": "the run there would be overwritten",
 }
 """How a plan says them."""
-
-_LOCKS: dict[Path, FileLock] = {}
-"""The locks that this process keeps until it ends, by file."""
 
 
 class Run:
@@ -88,8 +83,8 @@ class Run:
                 something that is no run of this workflow.
         """
         self._check_place()
-        if processes.rank() == 0 and (self.folder / LOCK).exists():
-            _check_free(self.folder)
+        if processes.rank() == 0:
+            check_free(self.folder, _OPTION)
         record = self.folder / RECORD
         found = read_json(record, "choose another output_dir") if record.exists() else {}
         workflow = found.get("workflow") if isinstance(found, dict) else None
@@ -118,21 +113,21 @@ class Run:
             self._check_place()
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                _lock(self.folder)
+                lock_for_good(self.folder, _OPTION)
                 if self.check() == "overwrite":
                     for name in self.owned:
                         _remove(self.folder / name)
                 remove_scratch_files([self.folder, *(self.folder / name for name in self.owned)])
                 write_json(self.folder / RECORD, {"workflow": self.workflow, "settings": self.settings})
             except OSError as cause:
-                raise disk_full(cause, self.folder) or _unwritable(self.folder, cause.strerror) from cause
+                raise disk_full(cause, self.folder) or unwritable(self.folder, _OPTION, cause.strerror) from cause
 
     def _check_place(self) -> None:
         existing = next(path for path in (self.folder, *self.folder.absolute().parents) if os.path.exists(path))
         if not existing.is_dir():
             raise PigError(f"output_dir {self.folder}: {existing} is a file", "choose another")
         if not os.access(existing, os.W_OK | os.X_OK):
-            raise _unwritable(self.folder, f"no permission to write in {existing}")
+            raise unwritable(self.folder, _OPTION, f"no permission to write in {existing}")
 
     def _check_settings(self, former: Mapping[str, Any]) -> None:
         found = next(differences(former, self.settings), None)
@@ -152,47 +147,6 @@ def differences(one: Any, other: Any, key: str = "") -> Iterator[tuple[str, Any,
             yield from differences(one.get(name), other.get(name), f"{key}#{name}" if key else name)
     elif one != other:
         yield key, one, other
-
-
-def _lock(folder: Path) -> None:
-    """Lock ``folder`` for the rest of this process; a process that was killed keeps no lock."""
-    path = folder.resolve() / LOCK
-    if path in _LOCKS and path.exists():
-        return
-    lock = FileLock(path, thread_local=False, fallback_to_soft=False)
-    _acquire(lock, folder)
-    _LOCKS[path] = lock
-
-
-def _check_free(folder: Path) -> None:
-    path = folder.resolve() / LOCK
-    if path not in _LOCKS:
-        lock = FileLock(path, thread_local=False, fallback_to_soft=False)
-        _acquire(lock, folder)
-        lock.release()
-
-
-def _acquire(lock: FileLock, folder: Path) -> None:
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise PigError(
-            f"{folder} is in use by another process", "wait for it, or choose another output_dir"
-        ) from None
-    except OSError as cause:  # among others a file system that knows no locks
-        raise disk_full(cause, folder) or _unwritable(folder, f"{LOCK}: {cause.strerror}") from cause
-
-
-@atexit.register
-def _unlock_all() -> None:
-    for path, lock in _LOCKS.items():
-        # removed while it is locked: a process that has opened the file already finds it gone, and tries anew
-        path.unlink(missing_ok=True)
-        lock.release()
-
-
-def _unwritable(folder: Path, why: str | None) -> PigError:
-    return PigError(f"output_dir {folder} cannot be written ({why})", "choose another")
 
 
 def _plain(value: Any) -> Any:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -69,3 +72,31 @@ class StopSignals:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.asked = number
         self.restore()
+
+
+class _StopAtOnce(StopSignals):
+    """Ends what is under way wherever it is, as Ctrl-C does: readers of files let this exception through."""
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        super()._note(number, frame)
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def stopping_at_once(told: str) -> Iterator[None]:
+    """End the process with one line when a signal comes; for work that may be cut off anywhere.
+
+    Args:
+        told: the line, which goes to stderr.
+
+    Raises:
+        SystemExit: SIGTERM or Ctrl-C asked for it.
+    """
+    with _StopAtOnce() as stop:
+        try:
+            yield
+        except KeyboardInterrupt:
+            if stop.asked is None:
+                raise
+            print(told, file=sys.stderr, flush=True)
+            sys.exit(StopAskedError(stop.asked).status)

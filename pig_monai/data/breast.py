@@ -1,81 +1,292 @@
-"""Where the breast is in a slice, and on which side its chest wall."""
+"""Where the breast is in a slice, and on which side its chest wall.
+
+The breast is looked for on a coarse grid, where noise averages out and a large slice costs little. It is what is
+brighter than the background, connected and thick: burnt-in text, the edges of compression paddles and the frames
+of collimators are not.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from monai.transforms import Transform
 from scipy.ndimage import label as connected_components
+from scipy.ndimage import maximum_filter, minimum_filter
+from torch.nn.functional import avg_pool2d
 
-BREAST_FRACTION = 0.05
-"""A pixel belongs to the breast when it is brighter than this fraction of the slice's range (see below)."""
+Box = tuple[int, int, int, int]
+"""(x0, y0, x1, y1) in pixels; x1 and y1 are the first ones beyond."""
+
+FINE = 512
+"""Slices up to this size are looked at pixel by pixel."""
+
+COARSE = 400
+"""The longest side of the coarse grid of larger ones, at most: what is 0.3 % of a side is seen."""
+
+BREAST_FRACTION = 0.1
+"""A pixel belongs to the breast when it is brighter than the background by this fraction of the median breast."""
+
+# All in fractions of the longest side:
+_THIN = 0.025  # what is thinner than this is no breast: text, paddle edges
+_GAPS = 0.01  # so wide gaps in the skin are closed
+_SOLID = 0.08  # markers are smaller than this, the core of a breast is larger
+_BAND = 0.04  # bright bands along an edge of the image that are no wider than this are no breast
+# Of the range of the slice, and of the brightness of the breast:
+_FLAT = 0.03  # the background is this even once its gradient is gone, or as even as its noise
+_GLARING = 1.3  # a marker is so much brighter than 98 % of the breast
+_SURE = 0.15  # by so much is the breast taller at the chest wall, at least
 
 
-def _numbers_of(values: np.ndarray) -> np.ndarray:
-    """Leave out NaN."""
-    missing = np.isnan(values)
-    return values[~missing] if missing.any() else values
-
-
-def breast_threshold(image: torch.Tensor) -> float:
-    """Return the value above which a pixel counts as breast.
-
-    The background is the darkest thing in a slice and nearly constant, so a small fraction of the way from the
-    1st to the 99th percentile clears exact zeros, JPEG ringing and detector noise alike, whatever the bit depth.
+@dataclass(frozen=True)
+class Breast:
+    """The breast on the coarse grid of a slice.
 
     Args:
-        image: (1, W, H), any unit; NaN, where the source has no data, does not count.
+        inside: bool (w, h), the coarse pixels of the breast.
+        step: side of a coarse pixel in pixels of the slice; the last ones may be cut off.
+        size: (W, H) of the slice.
+        corner: pixel of the slice on which the coarse grid begins.
     """
-    values = _numbers_of(np.asarray(image))
-    dark, bright = (float(v) for v in np.percentile(values, [1, 99]))
-    if bright <= dark:  # less than 1 % of the slice holds anything
-        dark, bright = float(values.min()), float(values.max())
-    return dark + BREAST_FRACTION * (bright - dark)
+
+    inside: np.ndarray
+    step: int
+    size: tuple[int, int]
+    corner: tuple[int, int] = (0, 0)
+
+    @property
+    def box(self) -> Box | None:
+        """The bounding box in pixels of the slice; None without a breast."""
+        edges = [np.flatnonzero(self.inside.any(axis=1 - axis)) for axis in (0, 1)]
+        if not len(edges[0]):
+            return None
+        low = [start + int(edge[0]) * self.step for start, edge in zip(self.corner, edges, strict=True)]
+        high = [start + (int(edge[-1]) + 1) * self.step for start, edge in zip(self.corner, edges, strict=True)]
+        return low[0], low[1], min(high[0], self.size[0]), min(high[1], self.size[1])
+
+    def cropped(self, box: Box) -> Breast:
+        """Return the breast of the slice that was cropped to ``box``."""
+        x0, y0, x1, y1 = box
+        return replace(self, size=(x1 - x0, y1 - y0), corner=(self.corner[0] - x0, self.corner[1] - y0))
+
+    def values(self, image: np.ndarray) -> np.ndarray:
+        """Return the values (n,) of a slice (W, H) inside the breast: of the middle of each coarse pixel."""
+        places = [
+            np.minimum(start + index * self.step + self.step // 2, size - 1)
+            for start, index, size in zip(self.corner, np.nonzero(self.inside), self.size, strict=True)
+        ]
+        found = image[places[0], places[1]]
+        return found[~np.isnan(found)]
+
+    def mask(self) -> np.ndarray:
+        """Return the breast on the grid of the slice: bool (W, H), in steps of the coarse grid."""
+        fine = np.repeat(np.repeat(self.inside, self.step, axis=0), self.step, axis=1)
+        return fine[: self.size[0], : self.size[1]]
+
+
+def find_breast(image: torch.Tensor) -> Breast:
+    """Find the breast in a slice.
+
+    Args:
+        image: (1, W, H), any unit; NaN, where the source has no data, counts as dark.
+    """
+    size = image.shape[1], image.shape[2]
+    step = 1 if max(size) <= FINE else math.ceil(max(size) / COARSE)
+    coarse = _coarse(image, step)
+    above = _above_background(coarse)
+    inside = np.zeros_like(above)
+    inner = _without_bands(above)
+    inside[inner] = _thick_part(above[inner], coarse[inner], max(above.shape))
+    return Breast(inside, step, size)
 
 
 def breast_mask(image: torch.Tensor) -> torch.Tensor:
-    """Return the largest connected region above `breast_threshold`: the breast without burnt-in markers.
+    """Return the breast that `find_breast` finds: bool (1, W, H), all False for a constant image."""
+    return torch.from_numpy(find_breast(image).mask())[None]
+
+
+def _coarse(image: torch.Tensor, step: int) -> np.ndarray:
+    """Average ``step`` × ``step`` pixels: float32 (w, h); NaN takes no part, and is dark where it is all."""
+    plain = torch.as_tensor(image).detach().as_subclass(torch.Tensor).to(torch.float32)
+    mean = _pooled(plain, step)
+    if bool(torch.isnan(mean).any()):
+        known = ~torch.isnan(plain)
+        mean = _pooled(torch.nan_to_num(plain), step) / _pooled(known.to(torch.float32), step)
+        if not bool(known.any()):
+            return np.zeros(tuple(mean.shape[1:]), np.float32)
+        mean = torch.nan_to_num(mean, nan=float(np.nanmin(mean.numpy())))
+    return mean[0].numpy()
+
+
+def _pooled(image: torch.Tensor, step: int) -> torch.Tensor:
+    return image if step == 1 else avg_pool2d(image, step, ceil_mode=True, count_include_pad=False)
+
+
+def _above_background(coarse: np.ndarray) -> np.ndarray:
+    """Return what is brighter than the background: bool (w, h).
+
+    The background is the darkest thing in a slice; it may have a level, a gradient and noise. A plane is laid
+    through what is dark, then through what lies near that plane, until the two agree.
+    """
+    dark, span = _dark_and_span(coarse)
+    if span <= 0:
+        return np.zeros(coarse.shape, bool)
+    thin = max(1, max(coarse.shape) // 128)  # a plane needs no more points
+    points = coarse[::thin, ::thin]
+    terms = np.stack([np.ones(points.size), *(g.ravel() * thin for g in np.indices(points.shape))], axis=1)
+    values = points.ravel().astype(np.float64)
+    near = values <= dark + 5 * _FLAT * span
+    for _ in range(6):
+        plane = np.linalg.lstsq(terms[near], values[near], rcond=None)[0]
+        rest = values - np.minimum(terms @ plane, dark + span / 3)
+        noise = 1.4826 * float(np.median(np.abs(rest[near])))
+        before, near = near, rest <= max(_FLAT * span, 3 * noise)
+        if near.sum() < 10 or np.array_equal(near, before):
+            break
+    x, y = np.ogrid[: coarse.shape[0], : coarse.shape[1]]
+    rest = coarse - np.minimum(plane[0] + plane[1] * x + plane[2] * y, dark + span / 3)
+    lit = rest[rest > 2 * _FLAT * span]
+    if not len(lit):
+        return np.zeros(coarse.shape, bool)
+    median = float(np.median(lit))
+    return rest > min(max(BREAST_FRACTION * median, 3 * noise), median / 2)
+
+
+def _dark_and_span(coarse: np.ndarray) -> tuple[float, float]:
+    """Return how dark a slice is, and how much brighter most of what is not dark is: metal does not count."""
+    dark, bright = (float(v) for v in np.percentile(coarse, [1, 99]))
+    if bright <= dark:  # less than 1 % of the slice holds anything
+        dark, bright = float(coarse.min()), float(coarse.max())
+    for _ in range(3):
+        lit = coarse[coarse > dark + 0.05 * (bright - dark)]
+        bright = float(np.percentile(lit, 75)) if len(lit) else dark
+    return dark, bright - dark
+
+
+def _without_bands(above: np.ndarray) -> tuple[slice, slice]:
+    """Return the part of the image inside bright bands along its edges: frames, paddles.
+
+    A band covers a whole edge and ends abruptly; a breast that fills an edge recedes from its corners slowly.
+    """
+    widest = max(1, round(_BAND * max(above.shape)))
+    inner = []
+    for axis in (0, 1):
+        filled = above.mean(axis=1 - axis)
+        ends = [_band_width(line, widest) for line in (filled, filled[::-1])]
+        inner.append(slice(ends[0], len(filled) - ends[1]))
+    return inner[0], inner[1]
+
+
+def _band_width(filled: np.ndarray, widest: int) -> int:
+    """Return the width of the band at the beginning, given how much of each line is bright; 0 without one."""
+    width = int(np.argmax(np.append(filled, 0) < 0.96))
+    if not 0 < width <= widest or width + 2 >= len(filled):
+        return 0
+    # the line after it may be a mixture
+    return width + 1 if filled[width + 1] < filled[width - 1] - 0.04 else 0
+
+
+def _thick_part(above: np.ndarray, coarse: np.ndarray, longest: int) -> np.ndarray:
+    """Return the largest region of ``above`` that stays when thin and glaring things are taken away.
 
     Args:
-        image: (1, W, H), any unit.
-
-    Returns:
-        bool (1, W, H); all False for a constant image.
+        above: bool (w, h).
+        coarse: their values.
+        longest: side of the image that fractions are of.
     """
-    breast = np.asarray(image[0]) > breast_threshold(image)
-    x, y = (np.flatnonzero(breast.any(axis=1 - axis)) for axis in (0, 1))
-    if len(x):
-        # labelled in its bounding box: about half of a slice is background
-        above = breast[x[0] : x[-1] + 1, y[0] : y[-1] + 1]
-        regions, _ = connected_components(above, np.ones((3, 3)))
-        sizes = np.bincount(regions.ravel())
-        above[...] = regions == 1 + sizes[1:].argmax()
-    return torch.from_numpy(breast)[None]
+    whole = _largest(above)
+    gaps = round(_GAPS * longest)
+    solid = _filled(whole, gaps)
+    core = _opened(solid, round(_SOLID * longest))
+    if core.any():
+        core = _largest(core)
+        glaring = whole & (coarse > _GLARING * np.percentile(coarse[core], 98))
+        if glaring.any():  # where the breast encloses it, it is metal or calcium, and filled in again
+            solid = _filled(_largest(whole & ~maximum_filter(glaring, 3)), gaps)
+    thin = round(_THIN * longest)
+    opened = _opened(solid, thin)
+    if not opened.any():
+        return whole
+    # opening rounds corners off: they grow again, while of a line that touches the breast little does
+    return maximum_filter(_largest(opened), 2 * max(1, thin // 4) + 1) & solid & whole
+
+
+def _filled(whole: np.ndarray, gaps: int) -> np.ndarray:
+    """Fill what a breast encloses together with its chest wall: fat can be as dark as the background.
+
+    Args:
+        whole: bool (w, h), connected.
+        gaps: in the skin that are closed first, in pixels.
+    """
+    x, y = (np.flatnonzero(whole.any(axis=1 - axis)) for axis in (0, 1))
+    if not len(x):
+        return whole.copy()
+    rim = gaps + 1
+    padded = np.pad(whole[x[0] : x[-1] + 1, y[0] : y[-1] + 1], rim)
+    closed = minimum_filter(maximum_filter(padded, 2 * gaps + 1), 2 * gaps + 1)
+    wall = slice(0, rim) if chest_wall_evidence(whole) <= 0 else slice(-rim, None)
+    tall = np.flatnonzero(closed[rim] if wall.start == 0 else closed[-rim - 1])
+    closed[wall, tall[0] : tall[-1] + 1] = True
+    outside, _ = connected_components(~closed)
+    solid = whole.copy()
+    solid[x[0] : x[-1] + 1, y[0] : y[-1] + 1] = (closed | (outside != outside[-1, 0]))[rim:-rim, rim:-rim]
+    return solid
+
+
+def _opened(region: np.ndarray, side: int) -> np.ndarray:
+    """Return the pixels of a region that a square of this side inside it covers; the image goes on mirrored."""
+    side = max(1, side // 2 * 2 + 1)
+    return maximum_filter(minimum_filter(region, side, mode="reflect"), side, mode="reflect")
+
+
+def _largest(region: np.ndarray) -> np.ndarray:
+    """Return the largest connected part (across corners, too) of a region."""
+    parts, count = connected_components(region, np.ones((3, 3)))
+    return region if count < 2 else parts == 1 + np.bincount(parts.ravel())[1:].argmax()
 
 
 def chest_wall_side(breast: torch.Tensor) -> str:
-    """Return ``"left"`` or ``"right"``: at the chest wall the breast is cut off straight, so it is taller there.
-
-    Heights, from the first to the last pixel of a column (a fatty breast has dark holes), are compared at both
-    ends of the breast, over 5 % of its width, so that neither a skin fold nor the nipple decides.
+    """Return ``"left"`` or ``"right"``, the more probable one; see `chest_wall_evidence`.
 
     Args:
         breast: bool (1, W, H), from `breast_mask`.
     """
-    columns = np.asarray(breast[0])
-    columns = columns[columns.any(axis=1)]
+    return "right" if chest_wall_evidence(np.asarray(breast[0])) > 0 else "left"
+
+
+def chest_wall_evidence(breast: np.ndarray) -> float:
+    """Return on which side the chest wall is: −1 (left) … 1 (right), near 0 where there is no telling.
+
+    At the chest wall the breast is cut off straight, so it is taller there. Heights, from the first to the last
+    pixel of a column (a fatty breast has dark holes), are compared at both ends of the breast, over 5 % of its
+    width, so that neither a skin fold nor the nipple decides.
+
+    Args:
+        breast: bool (W, H).
+    """
+    columns = breast[breast.any(axis=1)]
     if len(columns) == 0:
-        return "left"
+        return 0.0
     heights = columns.shape[1] - columns.argmax(axis=1) - columns[:, ::-1].argmax(axis=1)
     band = max(1, round(0.05 * len(columns)))
-    return "right" if heights[-band:].sum() > heights[:band].sum() else "left"
+    left, right = (float(end.sum()) for end in (heights[:band], heights[-band:]))
+    return (right - left) / (right + left)
+
+
+def clear_side(breast: Breast) -> str | None:
+    """Return ``"left"`` or ``"right"`` where the chest wall is clearly there, else None."""
+    evidence = chest_wall_evidence(breast.inside)
+    if abs(evidence) < _SURE:
+        return None
+    return "right" if evidence > 0 else "left"
 
 
 class FindBreastd(Transform):
-    """Add ``"breast"``, the `breast_mask` of a slice, and ``"chest_wall"``, its `chest_wall_side`.
+    """Add ``"breast"``, the `Breast` of a slice, and ``"chest_wall"``, its side, unless the volume's is known.
 
     Args:
         source_key: the slice, (1, W, H).
@@ -86,5 +297,5 @@ class FindBreastd(Transform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Add the two keys."""
-        breast = breast_mask(data[self.source_key])
-        return {**data, "breast": breast, "chest_wall": chest_wall_side(breast)}
+        breast = find_breast(data[self.source_key])
+        return {"chest_wall": clear_side(breast), **data, "breast": breast}

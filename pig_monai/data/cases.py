@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from pig_monai.data.boxes import Box
+from pig_monai.data.keys import CaseKey
 from pig_monai.data.volume import UnusableError
 from pig_monai.errors import PigError
 from pig_monai.files import sha256
@@ -18,11 +20,34 @@ _VIEW = re.compile(rf"([lr]?)({'|'.join(sorted(VIEWS, key=len, reverse=True))})(
 
 
 @dataclass(frozen=True)
+class Content:
+    """What tells whether a source or a mask changed. It is read when it is asked for: that can take long.
+
+    Args:
+        key: hashes it.
+        parts: texts, and files whose bytes count.
+    """
+
+    key: CaseKey
+    parts: tuple[str | tuple[Path, ...], ...]
+
+    @cached_property
+    def hash(self) -> str:
+        """The keyed hash.
+
+        Raises:
+            UnusableError: one of the files cannot be read.
+        """
+        texts = [part if isinstance(part, str) else digest_files(part) for part in self.parts]
+        return self.key.hash("content", ":".join(texts))
+
+
+@dataclass(frozen=True)
 class Case:
     """One volume or image that waits to be prepared.
 
     Args:
-        kind: ``"dicom"`` or ``"image"``: which reader opens ``source``.
+        kind: ``"dicom"``, ``"tsynth"`` or ``"image"``: which reader opens ``source``.
         source: the file; the first, where a volume has one file per slice.
         masks: its mask files.
         pictures: (number, file) for masks of single slices.
@@ -30,12 +55,14 @@ class Case:
         patient: the raw patient id; it stays in memory.
         hash: the case hash of the patient.
         volume: keyed hash of what tells this volume from the patient's others.
-        content: keyed hash that changes when the source or a mask changes.
+        content: changes when the source or a mask changes.
         view: ``lcc``, ``rmlo`` …; ``cc`` where the side is unknown; None where nothing is known.
         laterality: ``"L"``, ``"R"`` or None, as the source says.
         origin: ``"real"`` or ``"phantom"``.
         stem: what its files' names begin with; unique in the dataset.
         slices: the files of a volume with one file per slice, in geometric order; else empty.
+        study: StudyInstanceUID, for the mapping; as ``patient``.
+        series: SeriesInstanceUID, likewise.
     """
 
     kind: str
@@ -44,7 +71,7 @@ class Case:
     patient: str
     hash: str
     volume: str
-    content: str
+    content: Content
     view: str | None = None
     laterality: str | None = None
     origin: str = "real"
@@ -52,6 +79,8 @@ class Case:
     pictures: tuple[tuple[int, Path], ...] = ()
     boxes: tuple[Box, ...] = ()
     slices: tuple[Path, ...] = ()
+    study: str = ""
+    series: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,12 +92,14 @@ class Skipped:
         source: the file; it goes to the log only.
         why: the reason and the remedy.
         view: as in `Case`.
+        patient: the raw patient id where it is known; it goes to the mapping only.
     """
 
     case: str
     source: Path
     why: UnusableError
     view: str | None = None
+    patient: str = ""
 
     def row(self) -> dict[str, str | None]:
         """Return what the report may show."""

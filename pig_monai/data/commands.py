@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,20 @@ from pig_monai.data.cases import Found
 from pig_monai.data.find_boxes import BoxFiles
 from pig_monai.data.find_images import find_images
 from pig_monai.data.find_volumes import LabelFiles, find_volumes
+from pig_monai.data.job import OPTION, Job, prepare_dataset
 from pig_monai.data.keys import CaseKey, load_key
+from pig_monai.data.mapping import CaseMapping
 from pig_monai.data.options import SharedOptions, path
-from pig_monai.data.prepare import prepare_dataset
+from pig_monai.data.outside import refuse_inside
+from pig_monai.data.plan import plan_preparation
 from pig_monai.data.records import Settings, check_folder
 from pig_monai.data.selection import Selection
+from pig_monai.data.shards import Shard
+from pig_monai.data.tsynth import find_tsynth
+from pig_monai.data.workers import start_early
 from pig_monai.errors import PigError
+from pig_monai.locking import check_free
+from pig_monai.stopping import stopping_at_once
 
 _logger = logging.getLogger("pig_monai.data")
 
@@ -42,6 +51,8 @@ def dicom_to_slices(
     lesion_free_distance: int = Selection.lesion_free_distance,
     intensity: str = "percentile",
     mammograms: bool = False,
+    tsynth: bool = False,
+    upright: bool = True,
     name: str = "volumes",
     options: SharedOptions,
 ) -> None:
@@ -63,14 +74,23 @@ def dicom_to_slices(
         lesion_free_distance: slices that these keep from any lesion, at least.
         intensity: percentile scales percentiles inside the breast to [-1, 1]; window the header's display window.
         mammograms: take 2-D mammograms (Digital Mammography X-Ray), too, each as a volume of one slice.
+        tsynth: the input is T-SYNTH's (reconstruction<N>.raw and .mhd, reconstruction_mask<N>.h5), with its masks.
+        upright: turn volumes by 180° whose chest wall is not where their laterality says; those with boxes always
+            are.
         name: what the dataset is called.
         options: those that both commands have.
     """
     selection = options.selection(every_nth, largest_per_lesion, lesion_free, lesion_free_distance)
-    sources = _label_files(masks, boxes, file_paths, selection.unlabeled)
-    flat = as_bool(mammograms, "--mammograms")
+    folder, flat = Path(str(input)), as_bool(mammograms, "--mammograms")
+    find: Callable[[CaseKey, Path], Found]
+    if as_bool(tsynth, "--tsynth"):
+        _refuse_beside_tsynth(masks=masks, boxes=boxes, file_paths=file_paths, mammograms=flat or None)
+        find = partial(find_tsynth, folder, unlabeled=selection.unlabeled)
+    else:
+        sources = _label_files(masks, boxes, file_paths, selection.unlabeled)
+        find = partial(find_volumes, folder, sources, mammograms=flat)
     _run(
-        lambda case_key, own: find_volumes(Path(str(input)), sources, case_key, own, flat),
+        find,
         Path(str(output)),
         "data_prep/dicom_to_slices.py",
         str(name),
@@ -78,6 +98,7 @@ def dicom_to_slices(
         selection,
         _label_options(architectural_distortions, first_slice),
         options,
+        as_bool(upright, "--upright"),
     )
 
 
@@ -127,21 +148,73 @@ def _run(
     selection: Selection,
     labels: Mapping[str, Any],
     options: SharedOptions,
+    upright: bool = False,
 ) -> None:
     """Check what both commands have in common, find the cases and prepare them."""
     seed = as_whole(options.seed, "--seed", least=0)
-    workers = as_whole(options.workers, "--workers", least=1)
-    overwrite = as_bool(options.overwrite, "--overwrite")
-    case_key = load_key(dataset_dir, path(options.key))
-    settings = Settings(command, name, seed, selection, labels, preprocessing, case_key.hash("key", ""))
-    check_folder(dataset_dir, settings, overwrite)  # before the search, which can take long
-    with _logging_to(dataset_dir, path(options.log)):
+    dry_run = as_bool(options.dry_run, "--dry_run")
+    strict = as_bool(options.strict, "--strict")
+    shard = _shard(options)
+    mapping = None if options.mapping is None else CaseMapping(Path(str(options.mapping)), dataset_dir)
+    case_key = load_key(dataset_dir, path(options.key), make=shard is not None, write=not dry_run)
+    settings = Settings(
+        command, name, seed, selection, labels, preprocessing, case_key.hash("key", ""), upright, shard
+    )
+    job = Job(
+        dataset_dir,
+        settings,
+        as_whole(options.workers, "--workers", least=1),
+        as_bool(options.overwrite, "--overwrite"),
+        path(options.merge),
+    )
+    check_folder(dataset_dir, settings, job.overwrite)  # before the search, which can take long
+    check_free(dataset_dir, OPTION)
+    if dry_run:
+        plan_preparation(job, find(case_key, dataset_dir))
+        return
+    told = f"stopped: what is finished stays in {dataset_dir}; the same command continues"
+    with stopping_at_once(told), _logging_to(dataset_dir, path(options.log)):
+        if job.workers > 1 and job.merge is None:
+            start_early()
         found = find(case_key, dataset_dir)
         for row in found.skipped:
             _logger.warning(row.line())
         for warning in found.warnings:
             _logger.warning("warning: %s", warning)
-        prepare_dataset(dataset_dir, found, settings, workers, overwrite)
+        if mapping:  # before the work, so that a mapping which cannot be written is told now
+            mapping.write(found)
+        done = prepare_dataset(job, found)
+        if mapping:
+            mapping.write(done)
+    if strict and done.skipped:
+        where = f"see {dataset_dir / 'report.html'}" if shard is None else "the lines above name them"
+        raise PigError(
+            f"{len(done.skipped)} files or volumes were skipped, which --strict does not allow",
+            f"the rest is written: {where}",
+        )
+
+
+def _refuse_beside_tsynth(**others: Any) -> None:
+    """Refuse options that T-SYNTH, which has its own masks, leaves no room for."""
+    for name, value in others.items():
+        if value is not None:
+            raise PigError(
+                f"both --tsynth and --{name} are given", "leave one of them out: T-SYNTH has its own masks"
+            )
+
+
+def _shard(options: SharedOptions) -> str | None:
+    """Return the shard that is wanted; None for a whole dataset."""
+    if options.shard is None and options.merge is None:
+        return None
+    if options.shard is not None and options.merge is not None:
+        raise PigError("both --shard and --merge are given", "prepare the shards first, then merge them")
+    if options.shard is not None and options.mapping is not None:
+        raise PigError("both --shard and --mapping are given", "give --mapping with --merge")
+    if options.key is None:
+        given = "--merge" if options.shard is None else "--shard"
+        raise PigError(f"{given} is given without --key", "give all shards and their merge the same --key FILE")
+    return None if options.shard is None else str(Shard.parse(str(options.shard)))
 
 
 def _label_files(masks: str | None, boxes: str | None, file_paths: str | None, unlabeled: bool) -> LabelFiles:
@@ -168,8 +241,8 @@ def _label_options(architectural_distortions: bool, first_slice: int | None) -> 
 @contextmanager
 def _logging_to(dataset_dir: Path, log: Path | None) -> Iterator[None]:
     """Send the log lines, which name source files, to stderr and to ``log``, never into the dataset folder."""
-    if log is not None and log.resolve().is_relative_to(dataset_dir.resolve()):
-        raise PigError(f"--log {log} lies inside the dataset folder", "keep it elsewhere: it names source files")
+    if log is not None:
+        refuse_inside("--log", log, dataset_dir, "it names source files")
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if log is not None:
         try:

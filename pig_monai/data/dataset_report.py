@@ -1,31 +1,36 @@
-"""What a preparation did: report.json to compute with, report.html to look at. No paths, no times, no identity."""
+"""The report of a preparation: report.json to compute with, report.html to look at.
+
+The page is one file without scripts, which works offline and prints; it is small, whatever the dataset.
+"""
 
 from __future__ import annotations
 
-import statistics
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from pig_monai.data.folder import Entry, has_lesion, read_label, read_slice
-from pig_monai.data.orientation import CHEST_WALL
+from pig_monai.data.dataset_summary import Records, Rows, content, spread_entries, summarise, without_numbers
+from pig_monai.data.folder import Entry, read_label, read_slice
 from pig_monai.files import write_json, write_text
-from pig_monai.html import facts, page, paragraph, picture, table
-from pig_monai.pictures import contact_sheet
+from pig_monai.html import codes, facts, figures, histogram, page, paragraph, picture, table, unfolding
+from pig_monai.pictures import tile
 
 SHOWN = 24
 """Slices in the contact sheet, spread evenly over the dataset."""
+THUMBNAIL = 176
+"""Pixels of their sides, at most: about as they are shown, so that the outlines stay clear."""
+LISTED = 200
+"""Cases listed for each reason, at most; report.json has them all."""
 
 
 def write_report(
     dataset_dir: Path,
     name: str,
-    records: Sequence[Mapping[str, Any]],
+    things: str,
+    records: Records,
     entries: Sequence[Entry],
-    skipped: Sequence[Mapping[str, str | None]],
+    skipped: Rows,
     warnings: Sequence[str],
 ) -> None:
     """Write ``report.json`` and ``report.html`` into a dataset folder.
@@ -33,155 +38,166 @@ def write_report(
     Args:
         dataset_dir: the dataset folder; the slices that ``entries`` name exist.
         name: what the dataset is called.
+        things: what was converted: ``"volumes"`` or ``"images"``.
         records: of the converted cases, see `pig_monai.data.prepare`.
         entries: of the datalist.
         skipped: rows with ``case``, ``view``, ``reason`` and ``remedy``.
         warnings: what the run's warnings said.
     """
-    report = summarise(records, entries, skipped, warnings)
+    report = summarise(dataset_dir, records, entries, skipped, warnings)
     write_json(dataset_dir / "report.json", report)
-    write_text(dataset_dir / "report.html", _page(name, report, _sheet(dataset_dir, entries)))
+    parts = [
+        facts(_overview(report, things)),
+        *(paragraph(f"Warning: {warning}.", "notice") for warning in report["warnings"]),
+        "<h2>Views and sides</h2>",
+        *_views_and_sides(report, things),
+        "<h2>Slices</h2>",
+        *_contact_sheet(dataset_dir, entries, things),
+        "<h2>Skipped</h2>",
+        *_skipped(report),
+        "<h2>Lesions and intensities</h2>",
+        *_histograms(report),
+        "<h2>Folds</h2>",
+        table(
+            ["fold", "patients", "with a lesion", "slices", "median lesion area"],
+            [list(row.values()) for row in report["folds"]],
+            "number",
+        ),
+    ]
+    write_text(dataset_dir / "report.html", page(f"Dataset: {name}", parts))
 
 
-def summarise(
-    records: Sequence[Mapping[str, Any]],
-    entries: Sequence[Entry],
-    skipped: Sequence[Mapping[str, str | None]],
-    warnings: Sequence[str],
-) -> dict[str, Any]:
-    """Return what ``report.json`` holds; arguments as for `write_report`.
-
-    Lesion areas are those of the largest slice of each case, in mm², or in pixels where the spacing is unknown.
-    """
-    spacings = [entry["spacing"] for entry in entries if entry["spacing"]]
-    return {
-        "converted": len(records),
-        "slices": len(entries),
-        "patients": len({entry["patient"] for entry in entries}),
-        "contents": _counts(content(entry) for entry in entries),
-        "skipped": list(skipped),
-        "folds": _folds(records, entries),
-        "views": _counts(entry["view"] for entry in entries),
-        "lateralities": _counts(entry["laterality"] for entry in entries),
-        "origins": _counts(entry["origin"] for entry in entries),
-        "spacing_mm": [statistics.median(s[axis] for s in spacings) for axis in (0, 1)] if spacings else None,
-        "lesion_area": _quartiles([record["lesion_area"] for record in records if record["lesion_area"]]),
-        "chest_wall_right": sum("right" in record["chest_wall"] for record in records),
-        "laterality_disagrees": sum(_disagrees(record) for record in records),
-        "rotated": sum(record.get("rotated", False) for record in records),
-        "warnings": [*warnings, *_unknown_geometry(records, entries), *_boxes(entries), *_remarks(records)],
-    }
-
-
-def content(entry: Entry) -> str:
-    """Return ``"lesion"``, ``"lesion_free"`` or ``"unlabelled"``."""
-    return "lesion" if has_lesion(entry) else "lesion_free" if "label" in entry else "unlabelled"
-
-
-def _folds(records: Sequence[Mapping[str, Any]], entries: Sequence[Entry]) -> list[dict[str, Any]]:
-    areas: dict[str, float] = {}
-    for record in records:
-        if record["lesion_area"]:
-            areas[record["case"]] = max(areas.get(record["case"], 0.0), record["lesion_area"])
-    rows = []
-    for fold in sorted({entry["fold"] for entry in entries}):
-        own = [entry for entry in entries if entry["fold"] == fold]
-        patients = sorted({entry["patient"] for entry in own})
-        known = [areas[patient] for patient in patients if patient in areas]
-        rows.append(
-            {
-                "fold": fold,
-                "patients": len(patients),
-                "with_lesion": len(known),
-                "slices": len(own),
-                "median_lesion_area": round(statistics.median(known), 3) if known else None,
-            }
-        )
-    return rows
-
-
-def _counts(values: Iterable[str | None]) -> dict[str, int]:
-    return dict(sorted(Counter(value or "unknown" for value in values).items()))
-
-
-def _quartiles(values: Sequence[float]) -> dict[str, float]:
-    if not values:
-        return {}
-    ordered = sorted(values)
-    marks = {"least": 0.0, "lower_quartile": 0.25, "median": 0.5, "upper_quartile": 0.75, "largest": 1.0}
-    return {mark: round(ordered[round(share * (len(ordered) - 1))], 3) for mark, share in marks.items()}
-
-
-def _disagrees(record: Mapping[str, Any]) -> bool:
-    """Whether the pixels show the other breast than the source says: left breasts have the chest wall left."""
-    expected = CHEST_WALL.get(record["laterality"])
-    return expected is not None and expected not in record["chest_wall"]
-
-
-def _unknown_geometry(records: Sequence[Mapping[str, Any]], entries: Sequence[Entry]) -> list[str]:
-    warnings = []
-    by_shape = sum(not record["geometry"] for record in records)
-    if by_shape:
-        warnings.append(f"{by_shape} cases have no geometry: their masks were matched by shape")
-    no_spacing = sum(entry["spacing"] is None for entry in entries)
-    if no_spacing:
-        warnings.append(f"{no_spacing} slices have no spacing: their lesion areas are in pixels")
-    return warnings
-
-
-def _boxes(entries: Sequence[Entry]) -> list[str]:
-    boxes = sum(entry.get("label_kind") == "box" for entry in entries)
-    return [f"{boxes} slices are labelled by ellipses in boxes, not by contours"] if boxes else []
-
-
-def _remarks(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Say how volumes were read where that was a choice; records of earlier versions have no remarks."""
-    counts = Counter(remark for record in records for remark in record.get("remarks", []))
-    return [f"in {count} cases {remark}" for remark, count in sorted(counts.items())]
-
-
-def _sheet(dataset_dir: Path, entries: Sequence[Entry]) -> Image.Image:
-    count = min(SHOWN, len(entries))
-    shown = [entries[number * len(entries) // count] for number in range(count)]
-    slices = [read_slice(dataset_dir / entry["image"]) for entry in shown]
-    masks = [read_label(dataset_dir / entry["label"]) if "label" in entry else None for entry in shown]
-    scale = min(1.0, 256 / slices[0].shape[0]) if slices else 1.0
-    return contact_sheet(slices, masks, columns=6, scale=scale)
-
-
-def _page(name: str, report: Mapping[str, Any], sheet: Image.Image) -> str:
+def _overview(report: Mapping[str, Any], things: str) -> dict[str, Any]:
     spacing = report["spacing_mm"]
+    millimetres = " × ".join(f"{v:.4g}" for v in spacing) + " mm" if spacing else "unknown"
     overview = {
-        "converted cases": report["converted"],
+        f"{things} converted": report["converted"],
+        "files and volumes skipped": len(report["skipped"]),
+        "patients": report["patients"],
         "slices": report["slices"],
         "what they hold": _listed(report["contents"]),
-        "patients": report["patients"],
-        "skipped": len(report["skipped"]),
-        "views": _listed(report["views"]),
-        "lateralities": _listed(report["lateralities"]),
+        "lesions": report["lesions"],
         "origin": _listed(report["origins"]),
-        "median spacing of the prepared slices": " × ".join(f"{v:.4g}" for v in spacing) + " mm"
-        if spacing
-        else "unknown",
-        "largest lesion area of a case": _listed(report["lesion_area"]),
-        "cases with the chest wall on the right": report["chest_wall_right"],
-        "cases that show the other side than their header says": report["laterality_disagrees"],
-        "cases turned by 180° for their boxes": report["rotated"],
+        "median spacing of the prepared slices": millimetres,
+        f"largest lesion area of a case, {_unit(report)}": _listed(report["lesion_area"]),
+        f"{things} with the chest wall on the right": report["chest_wall_right"],
+        f"{things} without a clear side": report["chest_wall_unsure"],
+        f"{things} that show the other side than their header says": report["laterality_disagrees"],
+        f"{things} turned by 180°": report["rotated"],
     }
-    folds = [list(row.values()) for row in report["folds"]]
-    skipped = [list(row.values()) for row in report["skipped"]]
-    parts = [
-        facts(overview),
-        *(paragraph(f"Warning: {warning}.", "notice") for warning in report["warnings"]),
-        "<h2>Folds</h2>",
-        table(["fold", "patients", "with a lesion", "slices", "median lesion area"], folds),
-        "<h2>Slices</h2>",
-        picture(sheet, "Slices from all over the dataset; outlines enclose the masks."),
-        "<h2>Skipped</h2>",
-        table(["case", "view", "reason", "remedy"], skipped) if skipped else paragraph("Nothing."),
-    ]
-    return page(f"Dataset: {name}", parts)
+    return {fact: value for fact, value in overview.items() if value not in (None, "")}
+
+
+def _unit(report: Mapping[str, Any]) -> str:
+    """Return the unit of areas: mm² where all cases have a spacing, pixels where none has."""
+    known = set(report["lesion_diameters"])
+    return "mm²" if known <= {"mm"} else "pixels" if known == {"pixels"} else "mm² or pixels"
 
 
 def _listed(counts: Mapping[str, Any]) -> str:
     return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in counts.items())
+
+
+def _views_and_sides(report: Mapping[str, Any], things: str) -> list[str]:
+    """Return a table of a row for each projection, and the sums."""
+    cells = {(row["view"], row["laterality"]): row for row in report["views_and_sides"]}
+    views, sides = sorted({view for view, _ in cells}), sorted({side for _, side in cells})
+    kinds = ["volumes", "slices", *(["lesions"] if report["lesions"] is not None else [])]
+    names = {"volumes": things}
+    head = ["view", *(f"{_side(side)}: {names.get(kind, kind)}" for side in sides for kind in kinds)]
+    head += [f"all {names.get(kind, kind)}" for kind in kinds]
+
+    def counted(wanted_views: Sequence[str]) -> list[int | None]:
+        groups = [[cells.get((view, side), {}) for view in wanted_views] for side in sides]
+        groups.append([cell for group in groups for cell in group])
+        return [_sum(cell.get(kind) for cell in group) for group in groups for kind in kinds]
+
+    rows = [[view.upper() if view != "unknown" else view, *counted([view])] for view in views]
+    if len(rows) > 1:
+        rows.append(["all", *counted(views)])
+    text = (
+        "A lesion is a connected region of the mask, within a slice and from slice to slice, that reaches the "
+        "least lesion area on one slice at least. All lesions of a converted case count, whichever slices were "
+        "taken; a mask in several pieces counts as several lesions."
+    )
+    return [table(head, rows, "number"), *([paragraph(text)] if "lesions" in kinds else [])]
+
+
+def _sum(values: Any) -> int | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
+def _side(laterality: str) -> str:
+    return {"L": "left", "R": "right"}.get(laterality, "side unknown")
+
+
+def _contact_sheet(dataset_dir: Path, entries: Sequence[Entry], things: str) -> list[str]:
+    if not entries:
+        return [paragraph("None.")]
+    shown = []
+    for entry in spread_entries(entries, SHOWN):
+        image = read_slice(dataset_dir / entry["image"])
+        mask = read_label(dataset_dir / entry["label"]) if "label" in entry else None
+        kind = {"lesion": "", "lesion_free": "no lesion", "unlabelled": "not labelled"}[content(entry)]
+        view = (entry["view"] or "view unknown").upper()
+        place = "" if things == "images" else f"slice {entry['slice']}"
+        caption = ", ".join(filter(None, [view, place, kind, f"case {entry['patient']}"]))
+        shown.append(picture(tile(image, mask, min(1.0, THUMBNAIL / max(image.shape))), caption))
+    text = f"{len(shown)} of {len(entries)} slices, spread evenly over the dataset; outlines enclose the masks."
+    return [paragraph(text), figures(shown)]
+
+
+def _skipped(report: Mapping[str, Any]) -> list[str]:
+    """Return what was skipped by its reason, with the remedy; each reason unfolds to its cases."""
+    if not report["skipped"]:
+        return [paragraph("Nothing.")]
+    groups: dict[tuple[str, str], Counter[tuple[str, str]]] = defaultdict(Counter)
+    for row in report["skipped"]:
+        case = row["case"] + (f" ({row['view']})" if row["view"] else "")
+        groups[without_numbers(row["reason"]), row["remedy"]][case, row["reason"]] += 1
+    parts = []
+    for group in report["skipped_by_reason"]:
+        cases = groups[without_numbers(group["reason"]), group["remedy"]]
+        parts.append(
+            unfolding(f"{group['count']} × {group['reason']}", f"→ {group['remedy']}", _listed_cases(cases))
+        )
+    text = (
+        "By reason, with what to do about it; each unfolds to the cases. Their files are named where the command "
+        "ran, on its standard error and in the file of --log."
+    )
+    return [paragraph(text), *parts]
+
+
+def _listed_cases(cases: Counter[tuple[str, str]]) -> list[str]:
+    """List (case, reason)s: with their reasons where these differ, in their numbers."""
+    shown = [
+        (f"{case} × {count}" if count > 1 else case, reason) for (case, reason), count in sorted(cases.items())
+    ]
+    rest = (
+        [paragraph(f"… and {len(shown) - LISTED} more: report.json has them all.")] if len(shown) > LISTED else []
+    )
+    if len({reason for _, reason in cases}) == 1:
+        return [codes([case for case, _ in shown[:LISTED]]), *rest]
+    return [table(["case", "reason"], shown[:LISTED]), *rest]
+
+
+def _histograms(report: Mapping[str, Any]) -> list[str]:
+    parts = []
+    for unit, values in report["lesion_diameters"].items():
+        caption = (
+            f"Lesions by diameter in {unit}: that of a disc as large as the lesion's largest slice, "
+            f"{sum(values['counts'])} lesions."
+        )
+        parts.append(histogram(values["edges"], values["counts"], caption))
+    intensities = report["intensities"]
+    if sum(intensities["counts"]):
+        share = intensities["share_at_upper_limit"]
+        caption = (
+            f"Prepared intensities from −1 to 1 in {intensities['slices']} slices, per cent of the pixels; the "
+            f"background (−1) is left out. {share:.2%} of the pixels are at the upper limit."
+        )
+        total = sum(intensities["counts"])
+        shares = [round(100 * count / total, 3) for count in intensities["counts"]]
+        parts.append(histogram(intensities["edges"], shares, caption))
+    return parts or [paragraph("None.")]

@@ -100,7 +100,7 @@ def _own(
 
 def _row(view: ViewKey, source: Path, key: CaseKey, why: UnusableError) -> Skipped:
     boxes = UnusableError(f"boxes: {why.reason}", why.remedy, str(view))
-    return Skipped(key.hash("patient", view.patient), source, boxes, parse_view(view.view, None)[0])
+    return Skipped(key.hash("patient", view.patient), source, boxes, parse_view(view.view, None)[0], view.patient)
 
 
 class _ByHeader:

@@ -11,9 +11,9 @@ from pathlib import Path, PurePosixPath
 
 from pig_monai.data.cases import (
     Case,
+    Content,
     Found,
     Skipped,
-    digest_files,
     ends_in,
     list_files,
     parse_laterality,
@@ -198,7 +198,7 @@ def _case(images: Path, image: PurePosixPath, masks: list[Path], owners: _Owners
         patient=patient,
         hash=key.hash("patient", patient),
         volume=key.hash("volume", str(image)),
-        content=key.hash("content", digest_files([images / image, *masks])),
+        content=Content(key, ((images / image, *masks),)),
         view=owner.view,
         laterality=owner.laterality,
     )

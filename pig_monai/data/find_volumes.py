@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
-from pig_monai.data.cases import Case, Found, Skipped, digest_files, list_files, parse_view
+from pig_monai.data.cases import Case, Content, Found, Skipped, list_files, parse_view
 from pig_monai.data.dicom import Header, VolumeFiles, group_files, read_header
 from pig_monai.data.find_boxes import BoxFiles, OwnBoxes, find_boxes
 from pig_monai.data.find_masks import OwnMasks, find_masks, split_masks
@@ -68,6 +68,12 @@ def find_volumes(
         raise _nothing_fits(folder, labels)
     if masks.keys() & boxes.keys():
         found.warnings.append(f"{len(masks.keys() & boxes.keys())} volumes have masks and boxes: the masks count")
+    nameless = sum(volume.header.nameless for volume in stacks)
+    if nameless:
+        found.warnings.append(
+            f"{nameless} volumes have no PatientID: each of their studies counts as a patient of its own, so that "
+            "two studies of one person may lie in two folds"
+        )
     for name, volume in volumes.items():
         own_boxes = None if name in masks else boxes.get(name)
         try:
@@ -99,7 +105,7 @@ def _told(
 
 def _skipped(path: Path, header: Header, why: UnusableError, key: CaseKey) -> Skipped:
     view = parse_view(header.view, header.laterality)[0]
-    return Skipped(key.hash("patient", header.patient), path, why, view)
+    return Skipped(key.hash("patient", header.patient), path, why, view, header.patient)
 
 
 def no_volume(folder: Path, found: Found) -> PigError:
@@ -147,17 +153,17 @@ def read_headers(
     headers: dict[PurePosixPath, Header] = {}
     seen: set[str] = set()
     for file in tqdm(files, desc="reading headers", unit="file", mininterval=1):
-        case = key.hash("file", str(file))
+        case, patient = key.hash("file", str(file)), ""
         try:
             header = read_header(folder / file)
-            case = key.hash("patient", header.patient)
+            case, patient = key.hash("patient", header.patient), header.patient
             if header.unsupported:
                 raise header.unsupported
             if header.instance in seen:
                 what = "volume" if header.plane is None else "slice"
                 raise UnusableError(f"a copy of a {what} that was read already", "leave one of them out")
         except UnusableError as why:
-            found.skipped.append(Skipped(case, folder / file, why))
+            found.skipped.append(Skipped(case, folder / file, why, patient=patient))
             continue
         seen.add(header.instance)
         headers[file] = header
@@ -172,10 +178,12 @@ def _case(folder: Path, volume: VolumeFiles, masks: OwnMasks, boxes: OwnBoxes | 
     else:
         view, laterality = parse_view(boxes.view, None)
     # the mask may be mended, the volume never changes under its UID: its size stands for its bytes
-    content = [f"{uid}:{path.stat().st_size}" for path, uid in zip(paths, volume.instances, strict=True)]
-    content.append(digest_files(masks.files))
+    content: list[str | tuple[Path, ...]] = [
+        f"{uid}:{path.stat().st_size}" for path, uid in zip(paths, volume.instances, strict=True)
+    ]
+    content.append(tuple(masks.files))
     if masks.pictures:
-        content += [str([number for number, _ in masks.pictures]), digest_files([f for _, f in masks.pictures])]
+        content += [str([number for number, _ in masks.pictures]), tuple(file for _, file in masks.pictures)]
     if boxes:
         content += [boxes.view, str(boxes.boxes)]
     return Case(
@@ -185,11 +193,13 @@ def _case(folder: Path, volume: VolumeFiles, masks: OwnMasks, boxes: OwnBoxes | 
         patient=header.patient,
         hash=key.hash("patient", header.patient),
         volume=key.hash("volume", volume.identity),
-        content=key.hash("content", ":".join(content)),
+        content=Content(key, tuple(content)),
         view=view,
         laterality=laterality,
         origin=header.origin,
         pictures=tuple(masks.pictures),
         boxes=boxes.boxes.boxes if boxes else (),
         slices=paths if len(paths) > 1 else (),
+        study=header.study,
+        series=header.series,
     )

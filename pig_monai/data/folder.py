@@ -20,6 +20,9 @@ from pig_monai.errors import PigError
 from pig_monai.files import atomic_path, read_json, sha256, write_json
 
 DATALIST = "datalist.json"
+PREPARED = ".prepared"
+"""Where a preparation keeps what it needs to continue."""
+SETTINGS = f"{PREPARED}/settings.json"
 ORIGINS = ("real", "phantom", "synthetic")
 LABEL_KINDS = ("contour", "box")
 LEVELS = 65535
@@ -41,6 +44,8 @@ def read_datalist(dataset_dir: str | Path) -> dict[str, Any]:
         PigError: names the file and, where one entry is at fault, its index and key.
     """
     path = Path(dataset_dir) / DATALIST
+    if not path.exists():
+        _refuse_shard(Path(dataset_dir))
     datalist = read_json(path, _REMEDY)
     if not isinstance(datalist, dict) or not isinstance(datalist.get("training"), list):
         raise PigError(f"{path} has no list 'training'", _REMEDY)
@@ -51,6 +56,23 @@ def read_datalist(dataset_dir: str | Path) -> dict[str, Any]:
     for index, entry in enumerate(datalist["training"]):
         _check_entry(path, index, entry)
     return datalist
+
+
+def _refuse_shard(folder: Path) -> None:
+    shard = shard_of(folder)
+    if shard is not None:
+        raise PigError(
+            f"{folder} holds shard {shard} of a dataset and has no {DATALIST}",
+            "merge the shards: the command that prepared it with --merge instead of --shard",
+        )
+
+
+def shard_of(folder: Path) -> str | None:
+    """Return which part of a dataset a folder holds, as in ``2/8``; None where it is no shard."""
+    if not (folder / SETTINGS).is_file():
+        return None
+    shard = read_json(folder / SETTINGS, _REMEDY).get("shard")
+    return None if shard is None else str(shard)
 
 
 def _check_entry(path: Path, index: int, entry: Any) -> None:
@@ -86,6 +108,21 @@ def _is_spacing(value: Any) -> bool:
     return numbers and len(value) == 2
 
 
+def is_geometry(block: Any) -> bool:
+    """Whether a block of an entry is a `pig_monai.data.geometry.Geometry`."""
+    keys = {"source": 2, "crop": 4, "fitted": 2}
+    if not isinstance(block, dict) or set(block) != {*keys, "turned", "mirrored"}:
+        return False
+    for key, count in keys.items():
+        numbers = block[key]
+        whole = isinstance(numbers, list) and all(isinstance(n, int) and not isinstance(n, bool) for n in numbers)
+        if not whole or len(numbers) != count:
+            return False
+    x0, y0, x1, y1 = block["crop"]
+    inside = 0 <= x0 < x1 <= block["source"][0] and 0 <= y0 < y1 <= block["source"][1]
+    return inside and min(block["fitted"]) > 0 and all(isinstance(block[k], bool) for k in ("turned", "mirrored"))
+
+
 _ENTRY_KEYS = {
     "image": (True, _is_inner_path, "a path inside the dataset folder"),
     "label": (False, _is_inner_path, "a path inside the dataset folder, or left out"),
@@ -102,6 +139,11 @@ _ENTRY_KEYS = {
         f"one of {', '.join(LABEL_KINDS)}, or left out for contours",
     ),
     "rotated": (False, lambda v: isinstance(v, bool), "true for a slice turned by 180° first, or left out"),
+    "geometry": (
+        False,
+        is_geometry,
+        "what preparation says of how the slice was made, or left out",
+    ),
     "lesion": (False, lambda v: isinstance(v, bool), "false for a label without a lesion, or left out"),
 }
 

@@ -6,8 +6,11 @@ import hashlib
 import hmac
 import os
 import secrets
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
+from pig_monai.data.outside import refuse_inside
 from pig_monai.errors import PigError
 
 
@@ -23,31 +26,42 @@ class CaseKey:
         return hmac.new(self.secret, message.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[:12]
 
 
-def load_key(dataset_dir: Path, key_file: Path | None) -> CaseKey:
+def load_key(dataset_dir: Path, key_file: Path | None, make: bool = False, write: bool = True) -> CaseKey:
     """Read the key, or make one beside the dataset folder (readable by its owner only) and reuse it.
 
     Args:
         dataset_dir: the dataset folder; the default key is ``<dataset_dir>.key``.
         key_file: the user's key.
+        make: make the user's key, too, where it is absent; of jobs that start at once all get the same.
+        write: whether a key that is made is kept; otherwise it is forgotten with the process.
 
     Raises:
         PigError: the key lies inside the dataset folder, is empty or cannot be read or made.
     """
     dataset_dir = dataset_dir.resolve()
     path = key_file.resolve() if key_file else dataset_dir.with_name(dataset_dir.name + ".key")
-    if path.is_relative_to(dataset_dir):
-        raise PigError(
-            f"the key {path} lies inside the dataset folder", "keep it elsewhere: it undoes the anonymity"
-        )
+    refuse_inside("the key", path, dataset_dir, "it undoes the anonymity")
     try:
-        if key_file is None and not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-            with os.fdopen(handle, "w") as stream:
-                stream.write(secrets.token_hex(32) + "\n")
+        if (make or key_file is None) and not path.exists():
+            if not write:
+                return CaseKey(secrets.token_bytes())
+            _make_key(path)
         secret = path.read_bytes().strip()
     except OSError as cause:
         raise PigError(f"the key {path} cannot be read ({cause.strerror})", "give a readable --key") from None
     if not secret:
         raise PigError(f"the key {path} is empty", "put at least 32 random characters in it")
     return CaseKey(secret)
+
+
+def _make_key(path: Path) -> None:
+    """Make a key that is whole from its first moment on, unless another process is faster."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, scratch = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)  # its owner's only
+    try:
+        with os.fdopen(handle, "w") as stream:
+            stream.write(secrets.token_hex(32) + "\n")
+        with suppress(FileExistsError):
+            os.link(scratch, path)
+    finally:
+        os.unlink(scratch)

@@ -28,7 +28,14 @@ class SharedOptions:
         key: file with the secret of the case hashes; made beside the dataset folder by default.
         workers: processes.
         log: file that gets the lines about skipped files, with their paths.
+        mapping: CSV file, outside the dataset folder, that gets each case's patient, study, series and file.
+            Rows of earlier runs stay, so that adding data extends it; any other file is left alone.
+        strict: end with exit status 1 when anything was skipped; the dataset is written all the same.
         overwrite: prepare afresh what is there.
+        dry_run: say what would be done, and what it would take; writes nothing.
+        shard: prepare a part of the cases only, 2/8 say, into a folder of its own; all parts need the same key,
+            which is made where absent. Merge the parts when all are done.
+        merge: folder that holds the folders of all shards; give the same options as to them.
     """
 
     size: int = 512
@@ -43,7 +50,12 @@ class SharedOptions:
     key: str | None = None
     workers: int = 1
     log: str | None = None
+    mapping: str | None = None
+    strict: bool = False
     overwrite: bool = False
+    dry_run: bool = False
+    shard: str | None = None
+    merge: str | None = None
 
     def preprocessing(self, intensity: str = "percentile") -> dict[str, Any]:
         """Return the block of settings that the datalist keeps.

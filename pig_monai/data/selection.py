@@ -45,15 +45,19 @@ class Survey:
 
     Args:
         areas: mask of each slice, in the unit of ``Selection.min_lesion_area``.
-        lesions: for each lesion, connected in three dimensions, its area on each of its slices; empty unless asked
-            for.
+        lesions: for each lesion, connected in three dimensions, its area on each of its slices.
     """
 
     areas: tuple[float, ...]
     lesions: tuple[dict[int, float], ...] = ()
 
+    def sizes(self, least: float) -> list[float]:
+        """Return the largest area of each lesion, the largest first; specks below ``least`` are no lesions."""
+        largest = (max(lesion.values()) for lesion in self.lesions)
+        return sorted((area for area in largest if area >= least), reverse=True)
 
-def survey(masks: MaskSource, frames: int, pixel: tuple[float, float], with_lesions: bool) -> Survey:
+
+def survey(masks: MaskSource, frames: int, pixel: tuple[float, float]) -> Survey:
     """Go through a mask once.
 
     Lesions touch across edges and corners, within a slice and between slices.
@@ -62,7 +66,6 @@ def survey(masks: MaskSource, frames: int, pixel: tuple[float, float], with_lesi
         masks: of the volume.
         frames: how many slices it has.
         pixel: its (width, height) in mm, or (1, 1) where the spacing is unknown.
-        with_lesions: whether to tell the lesions apart.
     """
     areas: list[float] = []
     regions: list[tuple[int, float]] = []  # (slice, area) of each region of a slice
@@ -70,8 +73,8 @@ def survey(masks: MaskSource, frames: int, pixel: tuple[float, float], with_lesi
     former: np.ndarray | None = None  # pixels of the slice before: (column, row, number of the region), each a row
     for index in range(frames):
         mask = masks.mask(index)
-        areas.append(float(mask.sum()) * pixel[0] * pixel[1])
-        if not with_lesions or not areas[-1]:
+        areas.append(float(np.count_nonzero(mask)) * pixel[0] * pixel[1])
+        if not areas[-1]:
             former = None
             continue
         current = _regions(mask)
@@ -99,12 +102,14 @@ def _touching(former: np.ndarray, current: np.ndarray) -> list[tuple[int, int]]:
     around = np.full(span, -1)
     around[tuple((former[:, :2] - corner).T)] = former[:, 2]
     x, y = (current[:, :2] - corner).T
-    pairs = set()
+    base = int(current[:, 2].max()) + 1
+    codes: set[int] = set()  # of a pair: former × base + current
     for dx in (-1, 0, 1):
         for dy in (-1, 0, 1):
             before = around[x + dx, y + dy]
-            pairs |= set(zip(before[before >= 0].tolist(), current[before >= 0, 2].tolist(), strict=True))
-    return sorted(pairs)
+            code = np.where(before >= 0, before * base + current[:, 2], -1)
+            codes.update(code[np.flatnonzero(np.diff(code, prepend=-2))].tolist())  # neighbours mostly repeat
+    return sorted(divmod(code, base) for code in codes - {-1})
 
 
 def _lesions(
@@ -125,7 +130,7 @@ def lesion_slices(found: Survey, selection: Selection, centres: AbstractSet[int]
     """Return the slices to take for their lesions, in order.
 
     Args:
-        found: of the volume; with lesions for ``largest_per_lesion``.
+        found: of the volume.
         selection: what to take.
         centres: where a lesion is equally large on several slices, these win; then the middle one does.
     """

@@ -44,18 +44,21 @@ class SlicePictures:
 
 def _first_number(numbers: Sequence[int], frames: int, first_slice: int | None) -> int:
     least, most = min(numbers), max(numbers)
+    numbered = f"numbered {least} to {most}"  # for the log alone: a number in a file's name may be a patient's
     fitting = [first for first in (0, 1) if first <= least and most < first + frames]
     if first_slice is not None:
         fitting = [first for first in fitting if first == first_slice]
     if not fitting:
         counted = "" if first_slice is None else f", counted from {first_slice}"
         raise UnusableError(
-            f"its pictures are numbered {least} to {most}, but it has {frames} slices{counted}",
+            f"the numbers of its pictures do not fit its {frames} slices{counted}",
             "number the pictures as the volume's file stores its slices",
+            numbered,
         )
     if len(fitting) > 1:
         raise UnusableError(
-            f"its pictures, numbered {least} to {most} of {frames} slices, may count from 0 or from 1",
+            f"its pictures may count its {frames} slices from 0 or from 1",
             "give --first_slice 0 or --first_slice 1",
+            numbered,
         )
     return fitting[0]

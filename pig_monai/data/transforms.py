@@ -23,17 +23,15 @@ from monai.transforms import (
     Flip,
     LoadImage,
     MapTransform,
-    Resize,
     ScaleIntensityRange,
     SelectItemsd,
     SpatialCrop,
-    SpatialPad,
     SqueezeDimd,
 )
-from monai.utils import convert_to_dst_type, ensure_tuple_rep
-from skimage.measure import label as connected_components
+from monai.utils import convert_to_dst_type
 
-from pig_monai.data.breast import FindBreastd
+from pig_monai.data.breast import Breast, FindBreastd
+from pig_monai.data.fitting import BACKGROUND, FitToSized
 from pig_monai.data.volume import DisplayCurve
 from pig_monai.errors import PigError
 
@@ -41,14 +39,11 @@ from pig_monai.errors import PigError
 logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
 warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
 
-BACKGROUND = -1.0
-"""The value of everything outside the breast in a prepared slice."""
-
 IMAGE_KEYS = ("image", "label")
 
 
 class ChestWallLeftd(MapTransform):
-    """Mirror slices that `FindBreastd` found to have the chest wall on the right.
+    """Mirror slices whose ``"chest_wall"`` is on the right, and say so under ``"mirrored"``.
 
     Args:
         keys: what to mirror, (1, W, H) each.
@@ -62,7 +57,8 @@ class ChestWallLeftd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Mirror."""
         d = dict(data)
-        if d["chest_wall"] == "right":
+        d["mirrored"] = d["chest_wall"] == "right"
+        if d["mirrored"]:
             for key in self.key_iterator(d):
                 d[key] = self.mirror(d[key])
         return d
@@ -71,7 +67,7 @@ class ChestWallLeftd(MapTransform):
 class CropToBreastd(MapTransform):
     """Crop slices to the bounding box of the breast that `FindBreastd` found; without a breast they stay whole.
 
-    MONAI's `CropForegroundd` does the same and takes a sixth of a large slice's preparation to find the box.
+    The box is added as ``"crop"``.
 
     Args:
         keys: what to crop, (1, W, H) each.
@@ -81,12 +77,13 @@ class CropToBreastd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Crop."""
         d = dict(data)
-        breast = np.asarray(d["breast"][0])
-        edges = [np.flatnonzero(breast.any(axis=1 - axis)) for axis in (0, 1)]
-        if all(map(len, edges)):
-            crop = SpatialCrop(roi_start=[int(e[0]) for e in edges], roi_end=[int(e[-1]) + 1 for e in edges])
+        breast: Breast = d["breast"]
+        box = breast.box
+        if box is not None:
+            crop = SpatialCrop(roi_start=box[:2], roi_end=box[2:])
             for key in self.key_iterator(d):
                 d[key] = crop(d[key])
+            d["breast"], d["crop"] = breast.cropped(box), box
         return d
 
 
@@ -97,7 +94,7 @@ class ScaleInsideBreastd(MapTransform):
         keys: slices, (1, W, H) each.
         low: percentile that becomes −1.
         high: percentile that becomes 1.
-        breast_key: where the dictionary holds the breast, bool (1, W, H).
+        breast_key: where the dictionary holds the `Breast`.
         allow_missing_keys: skip absent keys.
     """
 
@@ -116,13 +113,16 @@ class ScaleInsideBreastd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Scale."""
         d = dict(data)
-        inside = np.asarray(d[self.breast_key])
+        breast: Breast = d[self.breast_key]
         for key in self.key_iterator(d):
-            values = np.asarray(d[key])
-            dark, bright = (float(v) for v in np.percentile(values[inside], self.percentiles))
+            values = np.asarray(d[key][0])
+            inside = breast.values(values)
+            if not len(inside):
+                inside = values[~np.isnan(values)]
+            dark, bright = (float(v) for v in np.percentile(inside, self.percentiles))
             if bright <= dark:  # a breast of one value: keep it apart from the background
                 dark = float(np.nanmin(values))
-            d[key] = _fill(ScaleIntensityRange(dark, bright, BACKGROUND, 1.0, clip=True)(d[key]))
+            d[key] = _scaled(d[key], dark, bright)
         return d
 
 
@@ -150,100 +150,20 @@ class ScaleWindowd(MapTransform):
                 low, high = 0.0, 1.0
             else:
                 shown, (low, high) = d[key], window
-            d[key] = _fill(ScaleIntensityRange(low, high, BACKGROUND, 1.0, clip=True)(shown))
+            d[key] = _scaled(shown, low, high)
         return d
 
 
-def _fill(image: NdarrayOrTensor) -> torch.Tensor:
-    """Give what is NaN, where the source has no data, the value of the background."""
-    return torch.nan_to_num(torch.as_tensor(image), nan=BACKGROUND)
+def _scaled(image: NdarrayOrTensor, low: float, high: float) -> torch.Tensor:
+    """Scale ``low`` … ``high`` to [−1, 1], clipped; what is NaN, without data, gets the background's value.
 
-
-class FitToSized(MapTransform):
-    """Bring slices and masks to (1, size, size).
-
-    Slices are averaged over areas when they shrink (no aliasing) and interpolated when they grow; masks follow
-    `resize_mask`. What is padded lies at the right and at the bottom, so the chest wall stays at the left edge.
-
-    Args:
-        keys: what to fit, (1, W, H) each; slices in [−1, 1], masks 0/1.
-        size: side of the square in pixels.
-        aspect: ``"pad"`` keeps the aspect and pads with −1 (masks: 0); ``"stretch"`` fills the square.
-        kind: ``"slice"`` or ``"mask"`` for each key.
-        allow_missing_keys: skip absent keys.
+    It is MONAI's `ScaleIntensityRange`, which a window of no width takes, in one copy of a large slice, not six.
     """
-
-    def __init__(
-        self,
-        keys: KeysCollection,
-        size: int,
-        aspect: str = "pad",
-        kind: Sequence[str] = ("slice", "mask"),
-        allow_missing_keys: bool = False,
-    ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.size = size
-        self.aspect = aspect
-        self.kind = ensure_tuple_rep(kind, len(self.keys)) if isinstance(kind, str) else tuple(kind)
-
-    def target(self, shape: Sequence[int]) -> tuple[int, int]:
-        """Return the (W, H) that a slice of ``shape`` (1, W, H) has before it is padded."""
-        if self.aspect == "stretch":
-            return self.size, self.size
-        scale = self.size / max(shape[1:])
-        width, height = (max(1, round(n * scale)) for n in shape[1:])
-        return width, height
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Fit."""
-        d = dict(data)
-        for key, kind in self.key_iterator(d, self.kind):
-            target = self.target(d[key].shape)
-            if tuple(d[key].shape[1:]) != target:
-                d[key] = resize_mask(d[key], target) if kind == "mask" else resize_slice(d[key], target)
-            if target != (self.size, self.size):
-                value = 0.0 if kind == "mask" else BACKGROUND
-                d[key] = SpatialPad((self.size, self.size), method="end", value=value)(d[key])
-        return d
-
-
-def resize_slice(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Resize a slice (1, W, H): area averages along axes that shrink, bilinear along those that grow."""
-    width, height = image.shape[1:]
-    smaller = min(size[0], width), min(size[1], height)
-    if smaller != (width, height):
-        image = torch.as_tensor(Resize(smaller, mode="area")(image))
-    if smaller != size:
-        image = torch.as_tensor(Resize(size, mode="bilinear")(image))
-    return image
-
-
-def resize_mask(mask: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Resize a mask (1, W, H) and keep it binary, without losing a lesion.
-
-    A pixel belongs to the result when the mask covers more than half of it. A connected region that covers more
-    than half of no pixel, thus would vanish, keeps the pixel that it covers most of.
-
-    Returns:
-        float32 0/1, (1, *size).
-    """
-    out = (resize_slice(mask, size) > 0.5).to(torch.float32)
-    binary = np.asarray(mask[0]) > 0.5
-    x, y = np.nonzero(binary)
-    if len(x) == 0:
-        return out
-    # labelled in its bounding box: most of a slice holds no mask
-    regions = connected_components(binary[x.min() : x.max() + 1, y.min() : y.max() + 1], connectivity=2)
-    region = regions[x - x.min(), y - y.min()]
-    # the pixel of the result that holds each pixel's centre
-    cell_x = np.floor((x + 0.5) * size[0] / binary.shape[0]).astype(int)
-    cell_y = np.floor((y + 0.5) * size[1] / binary.shape[1]).astype(int)
-    survived = np.unique(region[np.asarray(out[0])[cell_x, cell_y] > 0])
-    for lost in np.setdiff1d(region, survived):
-        cells = np.stack([cell_x, cell_y])[:, region == lost]
-        best, count = np.unique(cells, axis=1, return_counts=True)
-        out[0, best[0, count.argmax()], best[1, count.argmax()]] = 1.0
-    return out
+    if not high > low:
+        scaled = ScaleIntensityRange(low, high, BACKGROUND, 1.0, clip=True)(image)
+        return torch.nan_to_num(torch.as_tensor(scaled), nan=BACKGROUND)
+    scaled = torch.as_tensor(image) - low
+    return scaled.mul_(2 / (high - low)).add_(BACKGROUND).clamp_(BACKGROUND, 1).nan_to_num_(nan=BACKGROUND)
 
 
 def scale_intensity(intensity: Mapping[str, Any], keys: KeysCollection = ("image",)) -> MapTransform:
@@ -257,8 +177,9 @@ def prepare_slices(preprocessing: Mapping[str, Any]) -> Compose:
     """Return the transforms from raw pixels to a stored slice.
 
     The dictionary holds ``"image"`` (1, W, H) in any unit, NaN where there is no data, ``"label"`` (1, W, H) 0/1
-    where there is a mask, and ``"window"`` for ``intensity: window``. As a `MetaTensor` the image keeps track of
-    its affine, so that the spacing of the result can be read off it.
+    where there is a mask, ``"window"`` for ``intensity: window``, and ``"chest_wall"`` (left | right | None) where
+    that of the volume is known. As a `MetaTensor` the image keeps track of its affine, so that the spacing of the
+    result can be read off it. `pig_monai.data.geometry` goes the way back.
 
     Args:
         preprocessing: the block of that name in ``datalist.json``: ``size``, ``aspect`` (pad | stretch),
@@ -267,19 +188,21 @@ def prepare_slices(preprocessing: Mapping[str, Any]) -> Compose:
 
     Returns:
         transforms whose result is an ``"image"`` float32 (1, size, size) in [−1, 1], a ``"label"`` 0/1, and
-        ``"chest_wall"``, the side on which it was found.
+        ``"chest_wall"``, if not given the side on which it clearly is, or None; as far as it was done, ``"crop"``,
+        the box, and ``"mirrored"``, whether the cropped slice was.
     """
     steps: list[Any] = [
-        EnsureTyped(IMAGE_KEYS, dtype=torch.float32, allow_missing_keys=True),
+        EnsureTyped("image", dtype=torch.float32),
+        EnsureTyped("label", allow_missing_keys=True),
         FindBreastd(),
     ]
-    keys = (*IMAGE_KEYS, "breast")
-    if preprocessing["chest_wall"] == "left":
-        steps.append(ChestWallLeftd(keys, allow_missing_keys=True))
     if preprocessing["crop"]:
-        steps.append(CropToBreastd(keys, allow_missing_keys=True))
+        steps.append(CropToBreastd(IMAGE_KEYS, allow_missing_keys=True))
     steps.append(scale_intensity(preprocessing["intensity"]))
+    if preprocessing["chest_wall"] == "left":
+        steps.append(ChestWallLeftd(IMAGE_KEYS, allow_missing_keys=True))
     steps.append(FitToSized(IMAGE_KEYS, preprocessing["size"], preprocessing["aspect"], allow_missing_keys=True))
+    steps.append(EnsureTyped(IMAGE_KEYS, dtype=torch.float32, allow_missing_keys=True))
     return Compose(steps)
 
 
@@ -333,7 +256,7 @@ def load_slices(image_size: int, keys: Sequence[str] = IMAGE_KEYS) -> Compose:
 
     Args:
         image_size: side in pixels; a slice that is stored larger is averaged over areas, a mask follows
-            `resize_mask`.
+            `pig_monai.data.fitting.resize_mask`.
         keys: ``"image"`` is a slice, any other key a mask; keys that an entry lacks are skipped.
 
     Returns:

@@ -84,6 +84,7 @@ class Volume:
             from 0; None where that is the geometric order.
         remarks: what the report should say about how the volume was read; nothing that identifies a person.
         window_remarks: likewise, where the windows are used. Raises `UnusableError`.
+        directions: where rows and columns run to: DICOM's Patient Orientation, such as ("A", "F"); or empty.
     """
 
     grid: Grid
@@ -93,6 +94,7 @@ class Volume:
     stored: tuple[int, ...] | None = None
     remarks: tuple[str, ...] = ()
     window_remarks: Callable[[], tuple[str, ...]] = tuple
+    directions: tuple[str, ...] = ()
 
     def frame_stored_at(self, place: int) -> int:
         """Return which frame lies at ``place`` in the file: what counts slices by file order needs it."""

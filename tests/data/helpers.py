@@ -20,6 +20,7 @@ def header(**changes: Any) -> Header:
     plain: dict[str, Any] = {
         "patient": "p",
         "instance": "",
+        "study": "",
         "studies": (),
         "series": "",
         "frames": 1,

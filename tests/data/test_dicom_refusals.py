@@ -41,14 +41,14 @@ def test_vendors_objects_are_told_with_what_to_ask_for(tmp_path: Path) -> None:
     hologic.private_block(0x7E01, "HOLOGIC, Inc.", create=True).add_new(0x11, "OB", b"\0" * 100)
     assert unsupported(hologic, path) == (
         "a secondary capture, which has its slices in private elements (Hologic SCO)",
-        BTO,
+        f"{BTO} instead of SCO",
     )
     words = uid.MultiFrameGrayscaleWordSecondaryCaptureImageStorage
     assert "may hide the slices" in unsupported(build(pixels(), SOPClassUID=words), path)[0]
     siemens = build(pixels(), SOPClassUID=uid.CTImageStorage, Manufacturer="SIEMENS")
     assert unsupported(siemens, path) == (
         "a CT object that is not a slice with a place in a stack (Siemens CTO)",
-        BTO,
+        f"{BTO} instead of CTO",
     )
     placeless = build_slices(pixels())[0]
     del placeless.ImagePositionPatient
@@ -65,6 +65,11 @@ def test_vendors_objects_are_told_with_what_to_ask_for(tmp_path: Path) -> None:
     del nameless.SOPInstanceUID
     assert unsupported(nameless, path) == ("its header lacks SOPInstanceUID", "export it again")
     assert unsupported(build(pixels(), SOPClassUID="1.2.3.4"), path)[0] == "the SOP class is not supported"
+    for root, vendor in (("1.2.840.113619.4.26", "GE"), ("1.3.12.2.1107.5.9.1", "Siemens")):
+        assert unsupported(build(pixels(), SOPClassUID=root), path) == (
+            f"a private object of {vendor}, which others cannot read",
+            f"{BTO} instead",
+        )
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,13 @@ def test_a_broken_slice_skips_its_volume_only(tmp_path: Path) -> None:
         save_mask(lesion([1]), tmp_path / f"masks/{name}.nii.gz")
     paths[3].write_bytes(paths[3].read_bytes()[:-100])
     assert_prepared(prepare(tmp_path), tmp_path / "out", [1], lesion([1]))
-    assert rows(tmp_path / "out") == [("lmlo", "its pixel data is incomplete: 0 of 1 frames", "export it again")]
+    assert rows(tmp_path / "out") == [
+        (
+            "lmlo",
+            "its pixel data is incomplete: 0 of 1 frames",
+            "copy it again, or ask the site to send it again: the transfer was cut off",
+        )
+    ]
 
 
 def test_an_added_slice_is_a_changed_volume(tmp_path: Path) -> None:
@@ -211,7 +217,7 @@ def test_a_folder_of_nothing_usable_says_why(tmp_path: Path) -> None:
     with pytest.raises(PigError) as caught:
         prepare(tmp_path)
     assert "1 of 1 files skipped because: a secondary capture, which has its slices in" in str(caught.value)
-    assert str(caught.value).endswith("ask the site for a Breast Tomosynthesis (BTO) export")
+    assert str(caught.value).endswith("ask the site for a Breast Tomosynthesis (BTO) export instead of SCO")
 
 
 def test_functional_groups_in_a_single_frame_do_not_make_it_a_slice(tmp_path: Path) -> None:

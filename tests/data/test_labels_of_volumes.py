@@ -44,7 +44,9 @@ def save_all(stack: list[Dataset], folder: Path) -> None:
 
 
 def prepare(folder: Path, output: Path, **options: object) -> list[dict]:
-    settings = {"size": ROWS, "crop": False, "chest_wall": "keep", "min_lesion_area": 0} | options
+    """Slices come out as they are stored."""
+    settings = {"size": ROWS, "crop": False, "chest_wall": "keep", "upright": False, "min_lesion_area": 0}
+    settings |= options
     dicom_to_slices(input=folder / "dicom", output=output, **settings)
     return read_datalist(output)["training"]
 

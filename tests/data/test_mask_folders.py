@@ -69,7 +69,7 @@ def test_every_kind_of_mask_labels_its_volume(folder: Path, tmp_path: Path) -> N
     entries = prepare(folder, tmp_path / "out", log=tmp_path / "log")
     check_labels(tmp_path / "out", entries, patients=5)
     ((_, reason, remedy),) = rows(tmp_path / "out")
-    assert "may count from 0 or from 1" in reason
+    assert "from 0 or from 1" in reason
     assert remedy == "give --first_slice 0 or --first_slice 1"
     names = [*IDENTITIES, "any name", "subfolder", "nifti", str(folder)]
     assert_nobody_is_named(tmp_path / "out", [name for name in names if name != "nifti"])

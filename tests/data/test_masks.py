@@ -117,9 +117,9 @@ def test_pictures_count_stored_slices_from_0_or_1(tmp_path: Path) -> None:
     np.testing.assert_array_equal(numbered(tmp_path, [2], first=0), [3, 0, 0, 0])
     np.testing.assert_array_equal(numbered(tmp_path, [2], first=1), [0, 0, 0, 3])
     for numbers, first, expected in [
-        ([2, 3], None, "may count from 0 or from 1"),
-        ([0, 4], None, "numbered 0 to 4, but it has 4 slices"),
-        ([0], 1, "numbered 0 to 0, but it has 4 slices, counted from 1"),
+        ([2, 3], None, "may count its 4 slices from 0 or from 1"),
+        ([0, 4], None, "the numbers of its pictures do not fit its 4 slices"),
+        ([0], 1, "do not fit its 4 slices, counted from 1"),
         ([4], 0, "counted from 0"),
     ]:
         with pytest.raises(UnusableError, match=expected):

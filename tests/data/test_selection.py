@@ -47,7 +47,7 @@ def two_lesions(shape: tuple[int, int, int] = (FRAMES, 60, 40)) -> np.ndarray:
 
 
 def look(mask: np.ndarray, pixel: tuple[float, float] = (1.0, 1.0)) -> Survey:
-    return survey(Masks(mask), len(mask), pixel, with_lesions=True)
+    return survey(Masks(mask), len(mask), pixel)
 
 
 def test_slices_with_a_lesion_are_counted_by_hand() -> None:

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from monai.transforms import KeepLargestConnectedComponent
-from scipy.ndimage import gaussian_filter
+from monai.transforms import ScaleIntensityRange
+from scipy.ndimage import label
 
 from pig_monai.data import transforms as t
-from pig_monai.data.breast import FindBreastd, breast_mask, breast_threshold, chest_wall_side
+from pig_monai.data.breast import FindBreastd, breast_mask, chest_wall_side
+from pig_monai.data.fitting import resize_mask
 from pig_monai.data.folder import write_label, write_slice
 
 PERCENTILE = {"kind": "percentile", "low": 0.5, "high": 99.5, "inside_breast": True}
@@ -42,14 +43,6 @@ def test_the_breast_is_found_whatever_the_bit_depth_and_the_markers() -> None:
     noisy = np.round(half_disc() / 16) + np.random.default_rng(0).integers(0, 4, image.shape)  # 8 bits, JPEG noise
     np.testing.assert_array_equal(breast_mask(torch.as_tensor(noisy[None]))[0], truth)
     assert not breast_mask(torch.zeros(1, 9, 9)).any()
-
-
-def test_the_breast_is_monai_s_largest_component() -> None:
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        image = torch.as_tensor(gaussian_filter(rng.normal(size=(50, 70)), 2)[None])
-        above = image > breast_threshold(image)
-        np.testing.assert_array_equal(breast_mask(image), KeepLargestConnectedComponent()(above) > 0)
 
 
 def test_chest_wall_goes_left_and_the_mask_with_it() -> None:
@@ -99,6 +92,35 @@ def test_window_is_scaled_linearly_and_clipped() -> None:
     image = half_disc()
     scaled = t.ScaleWindowd("image")({"image": torch.as_tensor(image[None]), "window": (1100.0, 1300.0)})["image"]
     np.testing.assert_allclose(scaled[0], np.clip((image - 1200) / 100, -1, 1), atol=1e-5)
+
+
+def test_scaling_is_monai_s() -> None:
+    """NaN apart, which MONAI leaves."""
+    image = torch.as_tensor(half_disc()[None])
+    for low, high in ((1100.0, 1300.0), (900.5, 901.0), (7.0, 7.0)):
+        expected = ScaleIntensityRange(low, high, -1, 1, clip=True)(image)
+        missing = image.clone()
+        missing[0, 3] = torch.nan
+        scaled = t.ScaleWindowd("image")({"image": missing, "window": (low, high)})["image"]
+        np.testing.assert_array_equal(missing[0, 4:], image[0, 4:])  # what was given stays as it was
+        assert (scaled[0, 3] == -1).all()
+        np.testing.assert_allclose(np.delete(scaled, 3, axis=1), np.delete(expected, 3, axis=1), atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(64, 48), (63, 41), (30, 70), (1, 1)])
+def test_a_mask_keeps_the_pixels_that_it_covers_more_than_half_of(size: tuple[int, int]) -> None:
+    """The areas by another way: every pixel is split until both grids fit; a region that would vanish stays."""
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        width, height = rng.integers(70, 120, 2)
+        mask = np.zeros((width, height), bool)
+        x, y = rng.integers(0, (width, height))
+        mask[x : x + 40, y : y + 60] = rng.random(mask[x : x + 40, y : y + 60].shape) < 0.6
+        split = mask.repeat(size[0], axis=0).repeat(size[1], axis=1).reshape(size[0], width, size[1], height)
+        covered = 2 * split.sum(axis=(1, 3)) > width * height
+        found = np.asarray(resize_mask(torch.from_numpy(mask[None]), size)[0]) > 0
+        assert not (covered & ~found).any()
+        assert (found & ~covered).sum() <= label(mask, np.ones((3, 3)))[1]
 
 
 def test_a_breast_of_one_value_is_kept_apart_from_the_background() -> None:

@@ -19,6 +19,7 @@ PLACE_TAGS = [
     "ImagerPixelSpacing",
     "EstimatedRadiographicMagnificationFactor",
     "SliceThickness",
+    "PatientOrientation",
     "ImagePositionPatient",
     "ImageOrientationPatient",
     "SharedFunctionalGroupsSequence",
@@ -60,6 +61,15 @@ def group(ds: Dataset, name: str, frame: int) -> Dataset:
         if groups is not None and groups.get(name):
             return groups[name].value[0]
     return Dataset()
+
+
+def read_directions(ds: Dataset) -> tuple[str, ...]:
+    """Return Patient Orientation: where rows and columns run to, such as ("P", "F"); empty without it."""
+    for source in (group(ds, "PatientOrientationInFrameSequence", 0), ds):
+        value = source.get("PatientOrientation")
+        if value and not isinstance(value, str | bytes) and len(value) == 2:
+            return tuple(str(one).strip().upper() for one in value)
+    return ()
 
 
 def _numbers(value: Any, count: int) -> tuple[float, ...] | None:

@@ -61,6 +61,8 @@ _CAPTURES = (
 )
 SEGMENTATIONS = (uid.SegmentationStorage, "1.2.840.10008.5.1.4.1.1.66.7")  # the second: Label Map Segmentation
 ASK_FOR_BTO = "ask the site for a Breast Tomosynthesis (BTO) export"
+_VENDORS = {"1.2.840.113619.": "GE", "1.2.840.113681.": "Hologic", "1.3.12.2.1107.5.": "Siemens"}
+"""The roots of private SOP classes."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,9 @@ class Header:
     """What tells one volume from another.
 
     Args:
-        patient: the raw id; the study's UID where it is blank.
+        patient: the raw id without padding; the study's UID where it is blank, or the object's own.
         instance: SOPInstanceUID.
+        study: StudyInstanceUID.
         studies: the ids of its study: StudyInstanceUID and StudyID, as available.
         series: SeriesInstanceUID.
         frames: how many it claims; of a volume with one file per slice, how many files.
@@ -79,10 +82,12 @@ class Header:
         sop_class: its UID.
         plane: where the slice of a single-frame object lies; None for volumes and for what does not say.
         unsupported: why this kind of object cannot be prepared, or None.
+        nameless: whether the patient's id is blank.
     """
 
     patient: str
     instance: str
+    study: str
     studies: tuple[str, ...]
     series: str
     frames: int
@@ -92,6 +97,7 @@ class Header:
     sop_class: str
     plane: Plane | None
     unsupported: UnusableError | None
+    nameless: bool = False
 
 
 def read_header(path: Path) -> Header:
@@ -113,8 +119,9 @@ def read_header(path: Path) -> Header:
         if unsupported is None and not instance:
             unsupported = UnusableError("its header lacks SOPInstanceUID", EXPORT_AGAIN)
         return Header(
-            patient=_text(ds, "PatientID") or f"study {ds.get('StudyInstanceUID', instance)}",
+            patient=_text(ds, "PatientID") or f"study {_text(ds, 'StudyInstanceUID') or instance}",
             instance=instance,
+            study=_text(ds, "StudyInstanceUID"),
             studies=tuple(filter(None, (_text(ds, name) for name in ("StudyInstanceUID", "StudyID")))),
             series=_text(ds, "SeriesInstanceUID"),
             frames=int(ds.get("NumberOfFrames", 1) or 1),
@@ -124,6 +131,7 @@ def read_header(path: Path) -> Header:
             sop_class=sop_class,
             plane=plane,
             unsupported=unsupported,
+            nameless=not _text(ds, "PatientID"),
         )
 
 
@@ -137,23 +145,30 @@ def _unsupported(ds: Dataset, sop_class: str) -> UnusableError | None:
         return None
     if sop_class in SEGMENTATIONS:
         return UnusableError("a segmentation, not a volume", "name its folder with --masks")
-    reason = "the object has no SOP class"
+    vendor = next((name for root, name in _VENDORS.items() if sop_class.startswith(root)), None)
     if sop_class in _CAPTURES:
         hologic = _text(ds, "Manufacturer").lower().startswith(("hologic", "lorad"))
         hides = "has its slices in private elements" if hologic else "may hide the slices in private elements"
-        reason = f"a secondary capture, which {hides} (Hologic SCO)"
-    elif sop_class in _PROJECTIONS:
+        what = f"{ASK_FOR_BTO} instead of SCO" if hologic else f"{ASK_FOR_BTO}; leave it out if it is a screenshot"
+        return UnusableError(f"a secondary capture, which {hides} (Hologic SCO)", what)
+    if sop_class in _PROJECTIONS:
         reason = "projections, from which the slices were reconstructed, not the slices"
-    elif sop_class:
-        name = uid.UID(sop_class).name  # the UID itself where the standard does not know it: keep that out
-        reason = f"the SOP class {'' if name == sop_class else name + ' '}is not supported"
-    return UnusableError(reason, ASK_FOR_BTO)
+        return UnusableError(reason, f"{ASK_FOR_BTO} of the reconstruction")
+    if vendor:
+        return UnusableError(f"a private object of {vendor}, which others cannot read", f"{ASK_FOR_BTO} instead")
+    if not sop_class:
+        return UnusableError("the object has no SOP class", ASK_FOR_BTO)
+    name = uid.UID(sop_class).name  # the UID itself where the standard does not know it: keep that out
+    reason = f"the SOP class {'' if name == sop_class else name + ' '}is not supported"
+    return UnusableError(reason, f"leave it out; where it stands for a volume, {ASK_FOR_BTO}")
 
 
 def _no_slice(ds: Dataset) -> UnusableError:
     """Return why a CT object cannot be prepared: slices of a volume say where they lie."""
-    siemens = " (Siemens CTO)" if _text(ds, "Manufacturer").lower().startswith("siemens") else ""
-    return UnusableError(f"a CT object that is not a slice with a place in a stack{siemens}", ASK_FOR_BTO)
+    reason = "a CT object that is not a slice with a place in a stack"
+    if _text(ds, "Manufacturer").lower().startswith("siemens"):
+        return UnusableError(f"{reason} (Siemens CTO)", f"{ASK_FOR_BTO} instead of CTO")
+    return UnusableError(reason, f"{ASK_FOR_BTO}, or for the whole series of slices")
 
 
 def _view(ds: Dataset) -> str | None:

@@ -40,6 +40,8 @@ _PLUGINS = {  # one for each syntax, so that what else is installed never change
 }
 _PACKAGES = {"gdcm": "python-gdcm", "pyjpegls": "pyjpegls", "pylibjpeg": "pylibjpeg-openjpeg", "pillow": "pillow"}
 
+_TRANSFER_AGAIN = "copy it again, or ask the site to send it again: the transfer was cut off"
+
 Parts = list[tuple[int, int]]
 """The (offset, length) of the pieces of a file that hold one frame."""
 
@@ -145,7 +147,7 @@ def find_pixel_data(path: Path, file: BinaryIO, ds: Dataset) -> PixelData:
     else:
         parts = _native(file.tell(), min(length, size - file.tell()), ds, frames)
     if len(parts) < frames:
-        raise UnusableError(f"its pixel data is incomplete: {len(parts)} of {frames} frames", EXPORT_AGAIN)
+        raise UnusableError(f"its pixel data is incomplete: {len(parts)} of {frames} frames", _TRANSFER_AGAIN)
     return PixelData(path, ds, syntax, parts)
 
 
@@ -158,6 +160,8 @@ def _check_header(ds: Dataset) -> int:
     for name in ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored", "PixelRepresentation"):
         if ds.get(name) is None:
             raise UnusableError(f"its header lacks {name}", EXPORT_AGAIN)
+        if not isinstance(ds[name].value, int):  # a text of whatever content, in a damaged header
+            raise UnusableError(f"its {name} is no whole number", EXPORT_AGAIN)
     frames = int(ds.get("NumberOfFrames", 1) or 1)
     described = len(ds.get("PerFrameFunctionalGroupsSequence") or [])
     if frames < 1 or not ds.Rows * ds.Columns:
@@ -172,7 +176,7 @@ def _check_header(ds: Dataset) -> int:
         reason = f"it claims {ds.BitsStored} bits stored in {ds.BitsAllocated} allocated"
         raise UnusableError(reason, EXPORT_AGAIN)
     if ds.get("HighBit", ds.BitsStored - 1) != ds.BitsStored - 1:
-        reason = f"its {ds.BitsStored} bits lie below bit {ds.HighBit + 1}, not at the lower end"
+        reason = f"its {ds.BitsStored} bits lie below bit {int(ds.HighBit) + 1}, not at the lower end"
         raise UnusableError(reason, EXPORT_AGAIN)
     return frames
 
@@ -182,7 +186,7 @@ def _check_decoder(syntax: uid.UID) -> None:
     native = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian)
     if syntax in native:
         return
-    name = "a private one" if syntax.is_private else syntax.name
+    name = "a private one" if syntax.name == syntax else syntax.name  # what is no name could be anything
     plugin = _PLUGINS.get(syntax)
     if plugin is None:
         raise UnusableError(f"its transfer syntax, {name}, cannot be decoded", "export it uncompressed")

@@ -11,13 +11,14 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from pig_monai.data.dicom.files import open_file, read_tags, reading
+from pig_monai.data.dicom.geometry import read_directions
 from pig_monai.data.dicom.pixels import PIXEL_TAGS, PixelData, find_pixel_data
 from pig_monai.data.dicom.placement import OF_SEVERAL_SIZES, PLACEMENT_TAGS, Placement, place_object, place_slices
 from pig_monai.data.dicom.values import VALUE_TAGS, Values
 from pig_monai.data.volume import UnusableError, Volume, Window
 
 _BAND = 256  # rows
-_TAGS = [*PLACEMENT_TAGS, *PIXEL_TAGS, *VALUE_TAGS, "InstanceNumber"]
+_TAGS = [*PLACEMENT_TAGS, *PIXEL_TAGS, *VALUE_TAGS, "InstanceNumber", "BurnedInAnnotation"]
 
 
 def open_volume(paths: Sequence[Path]) -> Volume:
@@ -66,6 +67,12 @@ def _numbering(slices: Sequence[Dataset]) -> tuple[int, ...] | None:
     return tuple(sorted(numbers).index(number) for number in numbers)
 
 
+def _burnt_in(headers: Sequence[Dataset]) -> tuple[str, ...]:
+    """Return the remark about objects that say that text is burnt into their pixels: it may be a name."""
+    said = any(str(ds.get("BurnedInAnnotation") or "").strip().upper() == "YES" for ds in headers)
+    return ("text is burnt into the pixels (Burned In Annotation): look whether it names the patient",) * said
+
+
 def _volume(
     frames: Sequence[tuple[PixelData, int]], numbering: tuple[int, ...] | None, placement: Placement
 ) -> Volume:
@@ -102,8 +109,9 @@ def _volume(
         frame,
         window,
         stored=numbering,
-        remarks=(spacing.remark,) if spacing.remark else (),
+        remarks=(*([spacing.remark] if spacing.remark else []), *_burnt_in([data.ds for data, _ in frames])),
         window_remarks=window_remarks,
+        directions=read_directions(frames[0][0].ds),
     )
 
 

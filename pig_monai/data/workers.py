@@ -1,0 +1,252 @@
+"""Preparing many cases, in this process or in several. A case of which its process dies takes no other with it."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import BaseContext
+from pathlib import Path
+from types import TracebackType
+
+from pig_monai.data.cases import Case
+from pig_monai.data.records import Record, Settings
+from pig_monai.data.volume import UnusableError
+from pig_monai.errors import PigError
+from pig_monai.plan import duration
+
+Outcome = Record | UnusableError
+Told = Callable[[Case, Outcome], None]
+
+LONGEST = 3600.0
+"""Seconds that a process may take for one case: many times what the largest volumes need."""
+
+
+_HEAVY = "pig_monai.data.prepare"
+"""Takes seconds to import, with torch and MONAI: the process that only hands out cases does without."""
+
+_STARTED = "started"
+
+
+class _DiedError(UnusableError):
+    """The process died."""
+
+
+def prepare_cases(
+    cases: Sequence[Case],
+    suspects: Collection[str],
+    settings: Settings,
+    dataset_dir: Path,
+    workers: int,
+    done: Told,
+) -> None:
+    """Prepare cases in any order.
+
+    A case whose process died is tried once more when nothing else takes memory, alone in a process of its own.
+
+    Args:
+        cases: what is to be prepared.
+        suspects: stems of cases of which an earlier run may have died; they come last, and alone.
+        settings: of the preparation.
+        dataset_dir: where the slices and records are written.
+        workers: processes; with one worker it is this one.
+        done: is told of each case as it ends.
+
+    Raises:
+        PigError: the disk is full.
+        OSError: the folder cannot be written.
+    """
+    alone = [case for case in cases if case.stem in suspects]
+    others = [case for case in cases if case.stem not in suspects]
+
+    def once_more(case: Case, outcome: Outcome) -> None:
+        if isinstance(outcome, _DiedError):
+            alone.append(case)
+        else:
+            done(case, outcome)
+
+    if workers == 1 and others:
+        from pig_monai.data.prepare import prepare_case
+
+        for case in others:
+            done(case, prepare_case(case, settings, dataset_dir))
+    else:
+        _in_processes(others, workers, settings, dataset_dir, once_more)
+    _in_processes(alone, 1, settings, dataset_dir, done)
+
+
+def start_early() -> None:
+    """Begin to import what workers need, while the search for cases goes on."""
+    context = _context()
+    if isinstance(context, multiprocessing.context.ForkServerContext):
+        from multiprocessing import forkserver
+
+        forkserver.ensure_running()
+
+
+def _context() -> BaseContext:
+    """Return how workers start: from a process that has imported all they need, and whose threads are none."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([_HEAVY])
+    return context
+
+
+def _in_processes(cases: Sequence[Case], count: int, settings: Settings, dataset_dir: Path, done: Told) -> None:
+    waiting = deque(cases)
+    with _Team(min(count, len(cases)), settings, dataset_dir) as team:
+        while waiting or team.busy():
+            team.give(waiting)
+            for worker in team.ready():
+                ended = worker.take()
+                if ended is not None:
+                    done(*ended)
+
+
+class _Team:
+    """Some workers; none outlives the block."""
+
+    def __init__(self, count: int, settings: Settings, dataset_dir: Path) -> None:
+        self.arguments = settings, dataset_dir
+        self.count = count
+        self.workers: list[_Worker] = []
+
+    def __enter__(self) -> _Team:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for worker in self.workers:
+            worker.end()
+
+    def busy(self) -> list[_Worker]:
+        return [worker for worker in self.workers if worker.case is not None]
+
+    def give(self, waiting: deque[Case]) -> None:
+        """Give each idle worker a case; start those that are missing."""
+        self.workers = [worker for worker in self.workers if not worker.ended]
+        while waiting and len(self.busy()) < self.count:
+            idle = next((worker for worker in self.workers if worker.case is None), None)
+            if idle is None:
+                idle = _Worker(*self.arguments)
+                self.workers.append(idle)
+            idle.give(waiting.popleft())
+
+    def ready(self) -> list[_Worker]:
+        """Wait for workers that have started, finished their case, died of it, or taken too long."""
+        busy = {worker.connection: worker for worker in self.busy()}
+        left = min(worker.deadline for worker in busy.values()) - time.monotonic()
+        answering = wait(list(busy), timeout=None if left == math.inf else max(0.0, left))
+        late = [worker for worker in busy.values() if worker.deadline <= time.monotonic()]
+        return [worker for connection, worker in busy.items() if connection in answering or worker in late]
+
+
+class _Worker:
+    """A process that prepares one case after the other."""
+
+    def __init__(self, settings: Settings, dataset_dir: Path) -> None:
+        context = _context()
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(  # type: ignore[attr-defined]
+            target=_serve, args=(theirs, settings, dataset_dir), daemon=True
+        )
+        self.process.start()
+        theirs.close()  # so that its end is noticed
+        self.case: Case | None = None
+        self.started = False
+        self.deadline = math.inf
+        self.ended = False
+
+    def give(self, case: Case) -> None:
+        self.case = case
+        if self.started:
+            self.deadline = time.monotonic() + LONGEST
+        with suppress(OSError):  # it died: `take` tells
+            self.connection.send(case)
+
+    def take(self) -> tuple[Case, Outcome] | None:
+        """Return the case and how it ended; None where the process has only just started with it.
+
+        Raises:
+            PigError: the disk is full.
+            OSError: the folder cannot be written.
+        """
+        case = self.case
+        assert case is not None
+        try:
+            if not self.connection.poll():
+                self.end()
+                return case, UnusableError(f"it took more than {duration(LONGEST)}", "check the file")
+            answer = self.connection.recv()
+        except (EOFError, OSError):
+            self.end()
+            return case, _DiedError(
+                f"the process that prepared it died ({_how_ended(self.process.exitcode)})",
+                "check the file; if memory was short, run the same command again with fewer --workers",
+            )
+        if answer == _STARTED:
+            self.started = True
+            self.deadline = time.monotonic() + LONGEST
+            return None
+        self.case = None
+        if isinstance(answer, Exception) and not isinstance(answer, UnusableError):
+            raise answer
+        return case, answer
+
+    def end(self) -> None:
+        """End the process, whatever it is at."""
+        self.ended, self.case = True, None
+        self.connection.close()
+        self.process.kill()
+        self.process.join()
+
+
+def _how_ended(exitcode: int | None) -> str:
+    if exitcode is not None and -exitcode in set(signal.Signals):
+        return signal.Signals(-exitcode).name
+    return f"exit status {exitcode}"
+
+
+def _serve(connection: Connection, settings: Settings, dataset_dir: Path) -> None:
+    """Prepare the cases that come; answer with the outcome or with the exception that ends the run."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, too, which ends the workers
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with suppress(OSError):  # Linux: where memory runs short, of all processes this one goes
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    import torch
+
+    from pig_monai.data.prepare import prepare_case
+
+    torch.set_num_threads(1)
+    connection.send(_STARTED)
+    while True:
+        try:
+            case = connection.recv()
+        except EOFError:
+            return
+        outcome: Outcome | Exception
+        try:
+            outcome = prepare_case(case, settings, dataset_dir)
+        except (PigError, OSError) as cause:
+            outcome = cause
+        except Exception:
+            outcome = RuntimeError(traceback.format_exc())
+        connection.send(outcome)
+
+
+def _end_with_parent() -> None:
+    """End this process with its parent, which may be killed: nobody else may write into the folder after it."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
