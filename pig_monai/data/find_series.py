@@ -68,7 +68,7 @@ def find_series(series: Path, mask: Path, series_uid: str | None) -> tuple[list[
     Raises:
         PigError: there is no volume, or no mask.
     """
-    volumes, found = _find_volumes(series)
+    volumes, found = find_series_volumes(series)
     chosen = {name: volume for name, volume in volumes.items() if series_uid in (None, volume.header.series)}
     if not chosen:
         raise PigError(f"no volume in {series} has the SeriesInstanceUID {series_uid}", "give --series_uid of one")
@@ -79,10 +79,10 @@ def find_series(series: Path, mask: Path, series_uid: str | None) -> tuple[list[
         own = {next(iter(chosen)): masks}
     else:
         own, refused = _match(folder, masks, volumes, _refusals(found))
-    root = _folder(series)
+    root = series_folder(series)
     pairs = [
         MaskedSeries(
-            _own_name(name, len(volume.files) == 1),
+            own_name(name, len(volume.files) == 1),
             tuple(root / file for file in volume.files),
             tuple(folder / file for file in own[name]),
         )
@@ -96,19 +96,24 @@ def find_series(series: Path, mask: Path, series_uid: str | None) -> tuple[list[
     return pairs, []  # other masks are of other series
 
 
-def _folder(series: Path) -> Path:
+def series_folder(series: Path) -> Path:
+    """Return the folder that the paths of a series' volumes are relative to."""
     return series.parent if series.is_file() else series
 
 
-def _find_volumes(series: Path) -> tuple[dict[PurePosixPath, VolumeFiles], Found]:
-    """Return the volumes by what their masks are called after, and why other files are none."""
+def find_series_volumes(series: Path) -> tuple[dict[PurePosixPath, VolumeFiles], Found]:
+    """Return the volumes by what their masks are called after, and why other files are none.
+
+    Raises:
+        PigError: there is no volume.
+    """
     if series.is_file():
         files = [PurePosixPath(series.name)]
     else:
         files = [file for file in list_files(series, "series") if not has_suffix(file, _MASK_SUFFIXES)]
     found = Found()
     key = CaseKey(b"")  # its hashes are for reports: none is written here
-    root = _folder(series)
+    root = series_folder(series)
     headers = read_headers(root, files, key, found)
     stacks, refused = group_files(headers, mammograms=True)
     for file, header, why in refused:
@@ -167,7 +172,7 @@ def _match(
     return dict(own), refused
 
 
-def _own_name(name: PurePosixPath, is_file: bool) -> PurePosixPath:
+def own_name(name: PurePosixPath, is_file: bool) -> PurePosixPath:
     """Return a volume's name without the suffix of DICOM files; a UID or a number is none."""
     if name.parts[0] == "..":  # slices in the very folder that was given
         name = PurePosixPath(name.name)
