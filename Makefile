@@ -20,7 +20,7 @@ FURTHER_GUIDER := --init_ckpt $(MODELS)/model_guider.pt
 FURTHER_GENERATOR := --init_ckpt $(MODELS)/model_generator.pt
 endif
 
-.PHONY: help install demo test test-monailabel lint format phantom-weights clean
+.PHONY: help install demo test test-monailabel lint format phantom-weights bundle clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -80,7 +80,18 @@ phantom-weights: install  ## train the bundle's phantom weights anew (half an ho
 		--fold -1 --max_iterations 3000
 	$(BUNDLE) training $(GENERATOR) --dataset_dir $(WEIGHTS)/dataset --output_dir $(WEIGHTS)/generator \
 		--fold -1 --max_iterations 3000
+	test -f $(WEIGHTS)/segmenter/model.json || $(BUNDLE) training --config_file $(CONFIGS)/train.yaml \
+		--dataset_dir $(WEIGHTS)/dataset --output_dir $(WEIGHTS)/segmenter --image_size 128 --max_epochs 12
 	cp $(WEIGHTS)/guider/model_guider.pt $(WEIGHTS)/generator/model_generator.pt $(MODELS)/
+	cp $(WEIGHTS)/segmenter/model.pt $(WEIGHTS)/segmenter/model.json $(MODELS)/
+
+VERSION := $(shell sed -n 's/^ *"version": "\(.*\)",/\1/p' $(CONFIGS)/metadata.json)
+bundle:  ## dist/pig_dbt_v….zip, as MONAI's Model Zoo takes it
+	rm -rf dist/pig_dbt && mkdir -p dist/pig_dbt
+	cp -r bundles/pig_dbt/LICENSE bundles/pig_dbt/configs bundles/pig_dbt/docs dist/pig_dbt/
+	mkdir dist/pig_dbt/models
+	cp $(MODELS)/model.pt $(MODELS)/model.json $(MODELS)/model_guider.pt $(MODELS)/model_generator.pt dist/pig_dbt/models/
+	cd dist && rm -f pig_dbt_v$(VERSION).zip && $(PYTHON) -m zipfile -c pig_dbt_v$(VERSION).zip pig_dbt && rm -r pig_dbt
 
 clean:  ## remove the virtual environments and everything under runs/
 	rm -rf $(VENV) $(ML_VENV) runs build *.egg-info
