@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,46 @@ from pig_monai.locking import check_free
 from pig_monai.stopping import stopping_at_once
 
 _logger = logging.getLogger("pig_monai.data")
+
+Find = Callable[[CaseKey, Path], Found]
+"""Finds the cases, given the key of their hashes and the dataset folder, in which no case lies."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What a command is to make.
+
+    Args:
+        folder: the dataset folder.
+        command: what makes it, as users type it.
+        name: what it is called.
+        preprocessing: see `Settings`, likewise the next three.
+        selection: which slices are taken.
+        labels: how masks and boxes are read.
+        upright: whether volumes are turned.
+    """
+
+    folder: Path
+    command: str
+    name: str
+    preprocessing: Mapping[str, Any]
+    selection: Selection
+    labels: Mapping[str, Any] = field(default_factory=dict)
+    upright: bool = False
+
+    def settings(self, seed: int, key: CaseKey, shard: str | None) -> Settings:
+        """Return what must not change within the folder."""
+        return Settings(
+            self.command,
+            self.name,
+            seed,
+            self.selection,
+            self.labels,
+            self.preprocessing,
+            key.hash("key", ""),
+            self.upright,
+            shard,
+        )
 
 
 @with_options(SharedOptions)
@@ -81,25 +122,22 @@ def dicom_to_slices(
         options: those that both commands have.
     """
     selection = options.selection(every_nth, largest_per_lesion, lesion_free, lesion_free_distance)
-    folder, flat = Path(str(input)), as_bool(mammograms, "--mammograms")
-    find: Callable[[CaseKey, Path], Found]
-    if as_bool(tsynth, "--tsynth"):
-        _refuse_beside_tsynth(masks=masks, boxes=boxes, file_paths=file_paths, mammograms=flat or None)
-        find = partial(find_tsynth, folder, unlabeled=selection.unlabeled)
-    else:
-        sources = _label_files(masks, boxes, file_paths, selection.unlabeled)
-        find = partial(find_volumes, folder, sources, mammograms=flat)
-    _run(
-        find,
+    dataset = Dataset(
         Path(str(output)),
         "data_prep/dicom_to_slices.py",
         str(name),
         options.preprocessing(intensity),
         selection,
         _label_options(architectural_distortions, first_slice),
-        options,
         as_bool(upright, "--upright"),
     )
+    folder, flat = Path(str(input)), as_bool(mammograms, "--mammograms")
+    if as_bool(tsynth, "--tsynth"):
+        _refuse_beside_tsynth(masks=masks, boxes=boxes, file_paths=file_paths, mammograms=flat or None)
+        _run(dataset, partial(find_tsynth, folder, unlabeled=selection.unlabeled), options)
+    else:
+        labels = _label_files(masks, boxes, file_paths, selection.unlabeled)
+        _run(dataset, partial(find_volumes, folder, labels, mammograms=flat), options)
 
 
 @with_options(SharedOptions)
@@ -125,73 +163,57 @@ def images_to_slices(
         options: those that both commands have.
     """
     selection = options.selection()
+    dataset = Dataset(
+        Path(str(output)), "data_prep/images_to_slices.py", str(name), options.preprocessing(), selection
+    )
     folders = Path(str(images)), Path(str(masks))
     regex, table = None if patient_regex is None else str(patient_regex), path(index)
     _run(
+        dataset,
         lambda case_key, own: find_images(*folders, case_key, own, regex, table, selection.unlabeled),
-        Path(str(output)),
-        "data_prep/images_to_slices.py",
-        str(name),
-        options.preprocessing(),
-        selection,
-        {},
         options,
     )
 
 
-def _run(
-    find: Callable[[CaseKey, Path], Found],
-    dataset_dir: Path,
-    command: str,
-    name: str,
-    preprocessing: dict[str, Any],
-    selection: Selection,
-    labels: Mapping[str, Any],
-    options: SharedOptions,
-    upright: bool = False,
-) -> None:
+def _run(dataset: Dataset, find: Find, options: SharedOptions) -> None:
     """Check what both commands have in common, find the cases and prepare them."""
-    seed = as_whole(options.seed, "--seed", least=0)
-    dry_run = as_bool(options.dry_run, "--dry_run")
-    strict = as_bool(options.strict, "--strict")
-    shard = _shard(options)
-    mapping = None if options.mapping is None else CaseMapping(Path(str(options.mapping)), dataset_dir)
-    case_key = load_key(dataset_dir, path(options.key), make=shard is not None, write=not dry_run)
-    settings = Settings(
-        command, name, seed, selection, labels, preprocessing, case_key.hash("key", ""), upright, shard
-    )
-    job = Job(
-        dataset_dir,
-        settings,
-        as_whole(options.workers, "--workers", least=1),
-        as_bool(options.overwrite, "--overwrite"),
-        path(options.merge),
-    )
-    check_folder(dataset_dir, settings, job.overwrite)  # before the search, which can take long
-    check_free(dataset_dir, OPTION)
+    folder, dry_run, shard = dataset.folder, as_bool(options.dry_run, "--dry_run"), _shard(options)
+    strict, overwrite = as_bool(options.strict, "--strict"), as_bool(options.overwrite, "--overwrite")
+    workers = as_whole(options.workers, "--workers", least=1)
+    mapping = None if options.mapping is None else CaseMapping(Path(str(options.mapping)), folder)
+    case_key = load_key(folder, path(options.key), make=shard is not None, write=not dry_run)
+    settings = dataset.settings(as_whole(options.seed, "--seed", least=0), case_key, shard)
+    job = Job(folder, settings, workers, overwrite, path(options.merge))
+    check_folder(folder, settings, overwrite)  # before the search, which can take long
+    check_free(folder, OPTION)
     if dry_run:
-        plan_preparation(job, find(case_key, dataset_dir))
+        plan_preparation(job, find(case_key, folder))
         return
-    told = f"stopped: what is finished stays in {dataset_dir}; the same command continues"
-    with stopping_at_once(told), _logging_to(dataset_dir, path(options.log)):
-        if job.workers > 1 and job.merge is None:
+    told = f"stopped: what is finished stays in {folder}; the same command continues"
+    with stopping_at_once(told), _logging_to(folder, path(options.log)):
+        if workers > 1 and job.merge is None:
             start_early()
-        found = find(case_key, dataset_dir)
-        for row in found.skipped:
-            _logger.warning(row.line())
-        for warning in found.warnings:
-            _logger.warning("warning: %s", warning)
-        if mapping:  # before the work, so that a mapping which cannot be written is told now
-            mapping.write(found)
-        done = prepare_dataset(job, found)
-        if mapping:
-            mapping.write(done)
+        done = _prepare(job, find(case_key, folder), mapping)
     if strict and done.skipped:
-        where = f"see {dataset_dir / 'report.html'}" if shard is None else "the lines above name them"
+        where = f"see {folder / 'report.html'}" if shard is None else "the lines above name them"
         raise PigError(
             f"{len(done.skipped)} files or volumes were skipped, which --strict does not allow",
             f"the rest is written: {where}",
         )
+
+
+def _prepare(job: Job, found: Found, mapping: CaseMapping | None) -> Found:
+    """Tell what was found, and prepare it."""
+    for row in found.skipped:
+        _logger.warning(row.line())
+    for warning in found.warnings:
+        _logger.warning("warning: %s", warning)
+    if mapping:  # before the work, so that a mapping which cannot be written is told now
+        mapping.write(found)
+    done = prepare_dataset(job, found)
+    if mapping:
+        mapping.write(done)
+    return done
 
 
 def _refuse_beside_tsynth(**others: Any) -> None:
