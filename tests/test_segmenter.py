@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.transforms import Compose
 from scipy.ndimage import binary_dilation, binary_erosion
 
 from pig_monai.data.folder import read_datalist
@@ -63,8 +64,9 @@ def test_training_and_inference_agree_on_the_network_and_on_what_it_sees():
     train, infer = config("train.yaml"), config("inference.yaml")
     assert infer["network_def"] == {"_target_": "UNet", **train["unet"]}
     assert train["network_def"] == {"_target_": "UNet", **{name: f"@unet#{name}" for name in train["unet"]}}
-    of_labels = {"SelectItemsd", "AsDiscreted", "EnsureTyped"}
-    shared = [dict(step) for step in train["preprocessing"] if step["_target_"] not in of_labels]
+    of_training = {"SelectItemsd", "EnsureTyped"}
+    steps = [dict(step) for step in train["preprocessing"] if step["keys"] != "label"]
+    shared = [step for step in steps if step["_target_"] not in of_training]
     of_images = [dict(s) for s in infer["preprocessing"]["transforms"] if "extra_info" not in s.get("func", "")]
     for step in shared + of_images:
         step.pop("keys")
@@ -120,12 +122,34 @@ def test_a_volumes_masks_lie_on_its_own_grid_voxel_for_voxel(finds_bright, tmp_p
             assert not (array[:, :, index] & ~binary_dilation(truth[:, :, index], one)).any()
             assert not (binary_erosion(truth[:, :, index], one) & (array[:, :, index] == 0)).any()
         assert 2 * (truth & (array > 0)).sum() / (truth.sum() + array.sum()) > 0.94
-    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.nii.gz")}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {path.name for path in made} | {"masks.json"}
     (tmp_path / "out/flat_mask.nii.gz").unlink()  # the same command does what is missing and no more
     assert run_bundle("run", "configs/inference.yaml", **ids).returncode == 0
-    again = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    again = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.nii.gz")}
     assert {path.name for path in made if made[path] != again[path]} == {"flat_mask.nii.gz"}
     assert run_bundle("run", "configs/inference.yaml", **ids).returncode == 0
+
+
+def test_masks_keep_the_images_folders_and_never_mix(finds_bright, tmp_path):
+    image, _ = breast_volume((96, 80, 3))
+    for patient in ("P1", "P2"):
+        (tmp_path / "in" / patient).mkdir(parents=True)
+        write_image(tmp_path / f"in/{patient}/IM1.nii.gz", np.roll(image, patient == "P2", axis=1))
+    ids = {**finds_bright, "image_size": 64, "images": tmp_path / "in/**/*.nii.gz", "output_dir": tmp_path / "out"}
+    result = run_bundle("run", "configs/inference.yaml", **ids)
+    assert result.returncode == 0, result.stderr
+    masks = [np.asarray(nib.load(tmp_path / f"out/{p}/IM1_mask.nii.gz").dataobj) for p in ("P1", "P2")]
+    np.testing.assert_array_equal(np.roll(masks[0], 1, axis=1), masks[1])
+    assert not (tmp_path / "out/.writing").exists()
+    for wrong, said in (
+        ({"threshold": 0.7}, "other weights or another threshold"),
+        ({"images": tmp_path / "no*"}, "no image"),
+    ):
+        refused = run_bundle("run", "configs/inference.yaml", **(ids | wrong))
+        assert refused.returncode == 1
+        assert said in refused.stderr
+    assert run_bundle("run", "configs/inference.yaml", **ids, threshold=0.7, overwrite=True).returncode == 0
 
 
 def network_input(path: Path, image_size: int) -> np.ndarray:
@@ -248,6 +272,46 @@ def test_the_former_weights_are_kept(segmenter, phantom_dataset, tmp_path):
     for end in ("pt", "json"):
         assert (tmp_path / f"run/model_previous.{end}").read_bytes() == (segmenter / f"model.{end}").read_bytes()
     assert (tmp_path / "run/model.pt").read_bytes() != (segmenter / "model.pt").read_bytes()
+
+
+def test_a_resumed_training_keeps_its_best_weights(segmenter, phantom_dataset, tmp_path):
+    """The saved state's weights are set to 0, so that all that follows is bad."""
+    shutil.copytree(segmenter, tmp_path / "run")
+    best = json.loads((segmenter / "model.json").read_text())
+    (path,) = (tmp_path / "run/checkpoints").glob("checkpoint_*.pt")
+    state = torch.load(path, weights_only=True)
+    for weights in (state["network"], state["ema"]):
+        for value in weights.values():
+            value.zero_()
+    torch.save(state, path)
+    ids = {
+        "dataset_dir": phantom_dataset,
+        "output_dir": tmp_path / "run",
+        "resume": True,
+        "learning_rate": 0,
+        **SMALL,
+    }
+    result = run_bundle("training", "configs/train.yaml", **ids, max_epochs=3)
+    assert result.returncode == 0, result.stderr
+    after = json.loads((tmp_path / "run/model.json").read_text())
+    assert after["epoch"] == 3
+    assert after["val_mean_dice"] == best["val_mean_dice"] > 0
+    assert after["weights_sha256"] == best["weights_sha256"]
+
+
+def test_a_small_mass_does_not_vanish_when_it_is_reduced(tmp_path):
+    """512 to 256 pixels: a line one pixel wide, and a square that four pixels share, are half of no pixel."""
+    parser = ConfigParser()
+    parser.read_config(CONFIGS / "train.yaml")
+    parser["image_size"] = 256
+    steps = Compose(parser.get_parsed_content("preprocessing"))
+    image = write_image(tmp_path / "image.nii.gz", np.ones((512, 512, 1), np.float32))  # all is breast
+    for name, where in (("line", np.s_[201:202, 101:106]), ("square", np.s_[202:204, 302:304])):
+        mask = np.zeros((512, 512, 1), np.uint8)
+        mask[where] = 1
+        label = write_image(tmp_path / f"{name}.nii.gz", mask)
+        found = steps({"image": str(image), "label": str(label)})["label"]
+        assert 1 <= int(found.sum()) <= 6
 
 
 @pytest.mark.parametrize("name", ["train.yaml", "inference.yaml"])

@@ -42,7 +42,11 @@ def dicom_to_nifti(*, series: str, output: str, overwrite: bool = False) -> None
     if not source.exists():
         raise PigError(f"--series {source} does not exist", "give a DICOM file, or a folder of them")
     volumes, found = find_series_volumes(source)
-    refused = [f"{row.source}: {row.why.reason}; {row.why.remedy}" for row in found.skipped]
+    # of a refused stack there is a row for each of its names
+    passed_over = [
+        f"{row.source}: {row.why.reason}; {row.why.remedy}" for row in found.skipped if row.source.is_file()
+    ]
+    refused = []
     files = {_target(target, own_name(name, len(v.files) == 1), len(volumes)): v for name, v in volumes.items()}
     if len(files) < len(volumes):
         raise PigError(f"several volumes of {source} have one name", "convert them folder by folder")
@@ -55,12 +59,12 @@ def dicom_to_nifti(*, series: str, output: str, overwrite: bool = False) -> None
             written += 1
         except UnusableError as why:
             refused.append(f"{series_folder(source) / volume.files[0]}: {why.reason}; {why.remedy}")
-    for line in dict.fromkeys(refused):
+    for line in dict.fromkeys([*passed_over, *refused]):
         print(f"skipped {line}", file=sys.stderr)
-    there = len([file for file in files if file.exists()]) - written
+    there = sum(file.exists() for file in files) - written
     print(f"{written} written{f', {there} there already' if there else ''}, in {target}")
-    if not any(file.exists() for file in files):
-        raise PigError(f"no volume of {source} could be written", "the lines above say why")
+    if refused:
+        raise PigError(f"{len(refused)} of {len(files)} volumes could not be written", "the lines above say why")
 
 
 def _open(source: Path, volume: VolumeFiles) -> Volume:
