@@ -28,7 +28,8 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 KNOWN = {"output", "key", "shards", "options", "command", "workers", "memory", "minutes", "parts", "python"}
-OWN = {"output", "key", "workers", "shard", "merge"}  # what the rules give
+OWN = {"output", "key", "workers", "shard", "merge", "dry_run", "overwrite"}  # what the rules give, or Snakemake does
+OF_ALL = {"strict", "mapping"}  # about the whole: for the merge alone
 
 if unknown := sorted(set(config) - KNOWN):
     raise WorkflowError(f"unknown setting {unknown[0]}; known are {', '.join(sorted(KNOWN))}")
@@ -44,10 +45,11 @@ WORKERS = int(config.get("workers", 1))
 MEMORY = int(config.get("memory", 2000))
 SCRIPT = Path(workflow.basedir).parent / "data_prep" / f"{config.get('command', 'dicom_to_slices')}.py"
 GIVEN = {**config["options"], "key": config["key"], "workers": WORKERS}
-COMMAND = shlex.join(
-    [str(config.get("python", sys.executable)), str(SCRIPT)]
-    + [text for name, value in GIVEN.items() for text in (f"--{name}", str(value))]
-)
+
+
+def command(options):
+    given = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    return shlex.join([str(config.get("python", sys.executable)), str(SCRIPT), *given])
 
 
 # the marks, not the folders, are what Snakemake knows of: it removes the outputs of a rule before it runs it again
@@ -64,7 +66,7 @@ rule shard:
     output:
         touch(f"{PARTS}/{{number}}.done"),
     params:
-        command=COMMAND,
+        command=command({name: value for name, value in GIVEN.items() if name not in OF_ALL}),
         folder=lambda wildcards: shlex.quote(f"{PARTS}/{wildcards.number}"),
         shards=SHARDS,
     wildcard_constraints:
@@ -84,7 +86,7 @@ rule merge:
     output:
         touch(f"{PARTS}/merged"),
     params:
-        command=COMMAND,
+        command=command(GIVEN),
         output=shlex.quote(OUTPUT),
         parts=shlex.quote(PARTS),
     resources:

@@ -269,7 +269,7 @@ def _logging_to(dataset_dir: Path, log: Path | None) -> Iterator[None]:
     if log is not None:
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
-            handlers.append(logging.FileHandler(log, encoding="utf-8"))
+            handlers.append(logging.FileHandler(log, encoding="utf-8", errors="backslashreplace"))
         except OSError as cause:
             raise PigError(f"--log {log} cannot be written ({cause.strerror})", "give another file") from None
     for handler in handlers:

@@ -41,14 +41,16 @@ def load_key(dataset_dir: Path, key_file: Path | None, make: bool = False, write
     dataset_dir = dataset_dir.resolve()
     path = key_file.resolve() if key_file else dataset_dir.with_name(dataset_dir.name + ".key")
     refuse_inside("the key", path, dataset_dir, "it undoes the anonymity")
+    doing = "made"
     try:
         if (make or key_file is None) and not path.exists():
             if not write:
                 return CaseKey(secrets.token_bytes())
             _make_key(path)
+        doing = "read"
         secret = path.read_bytes().strip()
     except OSError as cause:
-        raise PigError(f"the key {path} cannot be read ({cause.strerror})", "give a readable --key") from None
+        raise PigError(f"the key {path} cannot be {doing} ({cause.strerror})", "give another --key") from None
     if not secret:
         raise PigError(f"the key {path} is empty", "put at least 32 random characters in it")
     return CaseKey(secret)
@@ -61,7 +63,21 @@ def _make_key(path: Path) -> None:
     try:
         with os.fdopen(handle, "w") as stream:
             stream.write(secrets.token_hex(32) + "\n")
-        with suppress(FileExistsError):
-            os.link(scratch, path)
+        _publish(scratch, path)
     finally:
         os.unlink(scratch)
+
+
+def _publish(scratch: str, path: Path) -> None:
+    """Give a file its name, unless there is one of that name."""
+    try:
+        os.link(scratch, path)
+    except FileExistsError:
+        return
+    except (
+        OSError
+    ):  # file systems without links (CIFS, exFAT): whoever looks at once may find it empty, and is told
+        with suppress(FileExistsError):
+            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(Path(scratch).read_bytes())

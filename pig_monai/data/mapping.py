@@ -45,8 +45,8 @@ class CaseMapping:
         rows = [_case_row(case) for case in found.cases] + [_skipped_row(one) for one in found.skipped]
         self._refuse_other_key(rows)
         sources = {row["source"] for row in rows}
-        stems = {row["stem"] for row in rows} - {""}
-        kept = [row for row in self.former if row["source"] not in sources and row["stem"] not in stems]
+        volumes = {_volume(row) for row in rows} - {None}
+        kept = [row for row in self.former if row["source"] not in sources and _volume(row) not in volumes]
         try:
             with (
                 atomic_path(self.path, private=True) as scratch,
@@ -67,6 +67,14 @@ class CaseMapping:
             raise PigError(
                 f"--mapping {self.path} was written with another key", "give the same --key, or another file"
             )
+
+
+def _volume(row: Row) -> tuple[str, str] | None:
+    """Return what a volume keeps when its file moves; None where nothing says so.
+
+    The stem alone does not: volumes of two datasets, with one key, may have the same.
+    """
+    return (row["stem"], row["series_instance_uid"]) if row["stem"] and row["series_instance_uid"] else None
 
 
 def _case_row(case: Case) -> Row:

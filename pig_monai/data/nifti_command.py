@@ -13,6 +13,7 @@ from tqdm import tqdm
 from pig_monai.cli import as_bool
 from pig_monai.data.dicom import VolumeFiles, open_volume
 from pig_monai.data.find_series import find_series_volumes, own_name, series_folder
+from pig_monai.data.outside import refuse_in_dataset
 from pig_monai.data.volume import UnusableError, Volume
 from pig_monai.errors import PigError
 from pig_monai.files import atomic_path
@@ -41,6 +42,7 @@ def dicom_to_nifti(*, series: str, output: str, overwrite: bool = False) -> None
     replace = as_bool(overwrite, "--overwrite")
     if not source.exists():
         raise PigError(f"--series {source} does not exist", "give a DICOM file, or a folder of them")
+    refuse_in_dataset("--output", target, "the files are named like those of the archive")
     volumes, found = find_series_volumes(source)
     # of a refused stack there is a row for each of its names
     passed_over = [

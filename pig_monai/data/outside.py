@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pig_monai.data.folder import DATALIST, SETTINGS
 from pig_monai.errors import PigError
 
 
@@ -25,3 +26,20 @@ def refuse_inside(what: str, path: Path, dataset_dir: Path, why: str) -> None:
     places = path.resolve(), path.parent.resolve() / path.name  # where a link leads, and where the link is
     if any(place.is_relative_to(folder.resolve()) for place in places for folder in within):
         raise PigError(f"{what} {path} lies inside the dataset folder", f"keep it elsewhere: {why}")
+
+
+def refuse_in_dataset(what: str, path: Path, why: str) -> None:
+    """Refuse a place inside any dataset folder, be it finished, a shard, or still being prepared.
+
+    Args:
+        what: the option, as the error calls it.
+        path: the file or folder; it need not exist.
+        why: why it must lie elsewhere.
+
+    Raises:
+        PigError: it lies inside.
+    """
+    place = path.resolve()
+    for folder in (place, *place.parents):
+        if (folder / DATALIST).is_file() or (folder / SETTINGS).is_file():
+            raise PigError(f"{what} {path} lies in the dataset folder {folder}", f"give another folder: {why}")

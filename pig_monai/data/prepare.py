@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,9 +44,11 @@ def prepare_case(case: Case, settings: Settings, dataset_dir: Path) -> Record | 
     with trying(dataset_dir, case.stem):
         try:
             record = _prepare_slices(case, settings, dataset_dir, written)
-        except (PigError, OSError):
+        except PigError:
             raise
         except Exception as cause:
+            if isinstance(cause, OSError) and _is_of(dataset_dir, cause):
+                raise
             for path in written:
                 path.unlink(missing_ok=True)
             return _why(cause)
@@ -53,10 +56,19 @@ def prepare_case(case: Case, settings: Settings, dataset_dir: Path) -> Record | 
         return record
 
 
+def _is_of(dataset_dir: Path, cause: OSError) -> bool:
+    """Whether an error is about a file of the dataset; others are about a source."""
+    name = cause.filename
+    return isinstance(name, str | os.PathLike) and Path(name).absolute().is_relative_to(dataset_dir.absolute())
+
+
 def _why(cause: Exception) -> UnusableError:
     """Return why a case is skipped; what nobody foresaw ends no run either."""
     if isinstance(cause, UnusableError):
         return cause
+    if isinstance(cause, OSError):
+        reason = f"the file cannot be read ({type(cause).__name__})"
+        return UnusableError(reason, "check the disk or share that it lies on", str(cause))
     if isinstance(cause, MemoryError):
         return UnusableError("it needs more memory than there is", "prepare it on a machine with more", str(cause))
     if debugging():

@@ -6,6 +6,7 @@ a run that was cut off, or a folder that got more data, just continues.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -32,6 +33,9 @@ _OWNED = (  # in the order in which they are removed: what names others goes bef
     f"{_SKIPS}/*.json",
     *(f"{folder}/*.nii.gz" for folder in _SLICES),
 )
+_SLICE = re.compile(r"[0-9a-f]{12}_[a-z]+\d*_\d{3,}\.nii\.gz")
+"""What `pig_monai.data.prepare` calls a slice: what is called otherwise is not ours to remove."""
+
 _AFRESH = "give --overwrite true to prepare the dataset afresh"
 
 Record = dict[str, Any]
@@ -162,7 +166,7 @@ def _remove_scratch(dataset_dir: Path) -> None:
 
 
 def remove_unrecorded(dataset_dir: Path, records: Iterable[Record]) -> None:
-    """Remove slices that no record names, and whatever else processes that were killed left.
+    """Remove slices that no record names, and whatever else processes that were killed left; users' files stay.
 
     Args:
         dataset_dir: the dataset folder, in which nothing is under way.
@@ -174,7 +178,7 @@ def remove_unrecorded(dataset_dir: Path, records: Iterable[Record]) -> None:
     named = {file for record in records for file in files_of(record)}
     for folder in _SLICES:
         for path in (dataset_dir / folder).glob("*.nii.gz"):
-            if f"{folder}/{path.name}" not in named:
+            if f"{folder}/{path.name}" not in named and _SLICE.fullmatch(path.name):
                 path.unlink()
 
 

@@ -15,6 +15,7 @@ from pig_monai.data.dicom.files import open_file, read_tags, reading
 from pig_monai.data.find_series import MaskedSeries, Refused, find_series
 from pig_monai.data.masks import open_masks
 from pig_monai.data.options import choice
+from pig_monai.data.outside import refuse_in_dataset
 from pig_monai.data.seg import is_segmentation
 from pig_monai.data.seg_source import SegSource, read_source
 from pig_monai.data.volume import UnusableError
@@ -62,7 +63,7 @@ def masks_to_dicom_seg(
     source, masks, target = Path(str(series)), Path(str(mask)), Path(str(output))
     if not source.exists():
         raise PigError(f"--series {source} does not exist", "give a DICOM file, or a folder of them")
-    _check_no_dataset(target)
+    refuse_in_dataset("--output", target, "segmentations carry the patient's identity")
     pairs, refused = find_series(source, masks, None if series_uid is None else str(series_uid))
     targets = _targets(pairs, target)
     done: Counter[str] = Counter()
@@ -79,15 +80,6 @@ def masks_to_dicom_seg(
     if told:
         print(f"{', '.join(told)}, in {target}")
     _report(refused)
-
-
-def _check_no_dataset(target: Path) -> None:
-    for folder in (target, *target.resolve().parents):
-        if (folder / "datalist.json").is_file():
-            raise PigError(
-                f"--output {target} lies in the dataset folder {folder}",
-                "give another folder: segmentations carry the patient's identity",
-            )
 
 
 def _targets(pairs: Sequence[MaskedSeries], target: Path) -> list[Path]:
