@@ -48,7 +48,7 @@ class Run:
 
     Args:
         output_dir: the run's folder.
-        workflow: what runs: ``guider``, ``generator``, ``pairs`` or ``evaluation``.
+        workflow: what runs: ``guider``, ``generator``, ``pairs``, ``evaluation`` or ``cross-validation``.
         settings: by id.
         owned: names in ``output_dir`` that the workflow writes.
         overwrite: start afresh.

@@ -10,11 +10,15 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from pig_monai.errors import PigError
+from pig_monai.evaluation.cross_validation import CrossValidation, Fold
 from pig_monai.evaluation.fold_table import FoldFigures, FoldTable
 from pig_monai.evaluation.results import MEASURES
 from tests.conftest import ROOT, last_line, run_bundle
@@ -23,22 +27,20 @@ CONFIG = "configs/cross_validate.yaml"
 IDS = {"folds": "[0,3]", "image_size": 32, "batch_size": 8, "max_epochs": 2, "device": "cpu"}
 
 
+def started(ids: dict[str, Any]) -> subprocess.Popen[bytes]:
+    """Start the command and go on."""
+    config = ["--config_file", f"bundles/pig_dbt/{CONFIG}"]
+    options = [text for name, value in ids.items() for text in (f"--{name}", str(value))]
+    command = [sys.executable, "-m", "monai.bundle", "run", "cross_validate", *config, *options]
+    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+
+
 @pytest.fixture(scope="module")
 def validated(phantom_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two folds, stopped after the first one's training and continued."""
     folder = tmp_path_factory.mktemp("folds") / "out"
     ids = {"dataset_dir": phantom_dataset, "output_dir": folder, **IDS}
-    options = [text for name, value in ids.items() for text in (f"--{name}", str(value))]
-    command = [
-        sys.executable,
-        "-m",
-        "monai.bundle",
-        "run",
-        "cross_validate",
-        "--config_file",
-        f"bundles/pig_dbt/{CONFIG}",
-    ]
-    process = subprocess.Popen([*command, *options], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    process = started(ids)
     end = time.monotonic() + 300
     while not (folder / "fold_0/model.json").is_file() and process.poll() is None and time.monotonic() < end:
         time.sleep(0.05)
@@ -104,6 +106,40 @@ def test_a_dry_run_tells_what_is_left(validated, phantom_dataset, tmp_path):
     assert result.returncode == 0, result.stderr
     assert "0 (done), 1 (to train)" in result.stdout
     assert not (tmp_path / "out/fold_1").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="children are found by Linux's /proc")
+def test_a_training_ends_with_the_cross_validation_that_is_killed(phantom_dataset, tmp_path):
+    ids = {"dataset_dir": phantom_dataset, "output_dir": tmp_path / "out", **IDS, "max_epochs": 100000}
+    process = started(ids)
+    log, end = tmp_path / "out/fold_0/training.log", time.monotonic() + 120
+    while not (log.is_file() and "Metrics" in log.read_text()) and time.monotonic() < end:
+        time.sleep(0.1)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(children) == 1
+    process.kill()
+    process.communicate(timeout=60)
+    status = Path(f"/proc/{children[0]}/stat")
+    end = time.monotonic() + 30
+    try:
+        while status.exists() and status.read_text().split()[2] != "Z" and time.monotonic() < end:
+            time.sleep(0.1)
+        assert not status.exists() or status.read_text().split()[2] == "Z"
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(int(children[0]), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(("command", "said"), [("exit(3)", "no output"), ("exit('error: lost')", "lost")])
+def test_the_log_of_the_process_that_ended_is_quoted(command, said, phantom_dataset, tmp_path, monkeypatch):
+    given = {"pairs_dir": None, "training": {"max_epochs": 2}, "device": "cpu", "seed": 0}
+    validation = CrossValidation(ROOT, phantom_dataset, tmp_path / "out", [0], **given)
+    monkeypatch.setattr(validation, "next_command", lambda fold: [sys.executable, "-c", command])
+    ended = iter([False])
+    # its training is over by the time it is found to have failed: the log is still the training's
+    monkeypatch.setattr(Fold, "trained", lambda fold: next(ended, True))
+    with pytest.raises(PigError, match=rf"fold 0 ended with status \d: {said}; see .*training\.log"):
+        validation.run()
 
 
 def test_a_fold_that_fails_is_named_with_its_last_line(phantom_dataset, tmp_path):
