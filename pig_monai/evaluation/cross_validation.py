@@ -133,13 +133,13 @@ class CrossValidation:
         self.parallel = as_whole(parallel, "parallel")
         settings = {
             "data": fingerprint(self.dataset_dir),
-            "pairs": [fingerprint(self._pairs(fold)) for fold in self.folds] if pairs_dir else None,
+            "pairs": {fold.number: fingerprint(self._pairs(fold)) for fold in self.folds} if pairs_dir else None,
             "seed": seed,
             **self.training,
         }
         owned = [*OWNED, *(f"fold_{number}" for number in known)]
         overwrite = as_bool(overwrite, "overwrite")
-        self.folder = Run(output_dir, "cross-validation", settings, owned, overwrite)
+        self.folder = Run(output_dir, "cross-validation", settings, owned, overwrite, growing=["pairs"])
 
     def run(self) -> None:
         """Train and evaluate what is not done yet, then write the table.

@@ -108,6 +108,30 @@ def test_a_dry_run_tells_what_is_left(validated, phantom_dataset, tmp_path):
     assert not (tmp_path / "out/fold_1").exists()
 
 
+def test_folds_are_added_but_pairs_and_lengths_stay(phantom_dataset, tmp_path):
+    for fold in (0, 1, 3):
+        shutil.copytree(phantom_dataset, tmp_path / f"pairs_{fold}")
+
+    def opened(*folds: int, max_epochs: int = 2, pairs: str | None = str(tmp_path / "pairs_{fold}")) -> None:
+        training = {"max_epochs": max_epochs}
+        CrossValidation(ROOT, phantom_dataset, tmp_path / "out", folds, pairs, training, "cpu", 0).folder.open()
+
+    opened(0, 3)
+    (tmp_path / "out/fold_0").mkdir()
+    opened(1, 0)  # 3 is not forgotten
+    kept = json.loads((tmp_path / "out/run.json").read_text())["settings"]["pairs"]
+    assert sorted(kept) == ["0", "1", "3"]
+    with pytest.raises(PigError, match="holds a run with max_epochs = 2, not 3"):
+        opened(0, max_epochs=3)
+    with pytest.raises(PigError, match="holds a run with pairs = "):
+        opened(0, pairs=None)
+    datalist = tmp_path / "pairs_3/datalist.json"
+    content = json.loads(datalist.read_text())
+    datalist.write_text(json.dumps({**content, "training": content["training"][:-1]}))
+    with pytest.raises(PigError, match="holds a run with pairs#3 = "):
+        opened(3, 1)
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="children are found by Linux's /proc")
 def test_a_training_ends_with_the_cross_validation_that_is_killed(phantom_dataset, tmp_path):
     ids = {"dataset_dir": phantom_dataset, "output_dir": tmp_path / "out", **IDS, "max_epochs": 100000}
