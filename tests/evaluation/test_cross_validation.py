@@ -185,3 +185,17 @@ def test_the_spread_is_over_the_folds_that_have_a_value():
     assert found.spread("dice") == (pytest.approx(0.65), pytest.approx(0.3 / 2**0.5))
     assert found.names == ["dice"]
     assert found.rows()[1][-1] == "–"
+
+
+def test_the_sentence_gives_intervals_where_there_are_several_patients():
+    def sentence(*patients: str) -> str:
+        slices = [
+            {"patient": patient, "dice": "0.5", "iou": "0.25", "precision": "", "recall": "1"} for patient in patients
+        ]
+        means = dict.fromkeys(MEASURES, None) | {"dice": 0.5}
+        return FoldTable("real", [FoldFigures(0, means, {"slices": 2, "patients": 1}, slices)], 0).sentence()
+
+    alone = "All slices of real together: Dice 50.0 %, IoU 25.0 %, precision –, recall 100.0 %."
+    assert sentence("a", "a").lower() == alone.lower()
+    assert "Dice 50.0 % (95 % CI 50.0 to 50.0), " in sentence("a", "b")
+    assert sentence("a", "b").endswith("; intervals over patients.")
