@@ -53,7 +53,7 @@ class Run:
         owned: names in ``output_dir`` that the workflow writes.
         overwrite: start afresh.
         resume: continue where the folder has a run; otherwise such a folder is refused.
-        growing: settings that are mappings to which a later command may add; what is there already must not change.
+        growing: settings that are mappings to which a later command may add; what is there already must stay.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Runs a module that ends with the process that started it: ``python -m pig_monai.with_parent MODULE [ARGUMENTS]``.
+"""Runs a module that ends with whoever started it: ``python -m pig_monai.with_parent MODULE [ARGUMENTS]``.
 
 Its stdin must be a pipe of which only that process holds the other end: the system closes it however the process
 ends, by kill −9, too, and on every system.

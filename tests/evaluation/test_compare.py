@@ -102,7 +102,7 @@ def test_other_slices_other_labels_and_no_evaluation_are_refused(tmp_path):
     cut = write(tmp_path / "d", [0.2, 0.3], [0, 0])
     with open(cut / "lesions.csv", "a") as stream:
         stream.write("s1,p0,1,1\n")
-    with pytest.raises(PigError, match="slice s1 has lesion 1 in --second only; evaluate both on the same dataset"):
+    with pytest.raises(PigError, match="slice s1 has lesion 1 in --second only; evaluate both on"):
         compare([one], [cut], 0)
     with pytest.raises(PigError, match="slice s1 has lesion 1 in --first only"):
         compare([cut], [one], 0)

@@ -190,7 +190,8 @@ def test_the_spread_is_over_the_folds_that_have_a_value():
 def test_the_sentence_gives_intervals_where_there_are_several_patients():
     def sentence(*patients: str) -> str:
         slices = [
-            {"patient": patient, "dice": "0.5", "iou": "0.25", "precision": "", "recall": "1"} for patient in patients
+            {"patient": patient, "dice": "0.5", "iou": "0.25", "precision": "", "recall": "1"}
+            for patient in patients
         ]
         means = dict.fromkeys(MEASURES, None) | {"dice": 0.5}
         return FoldTable("real", [FoldFigures(0, means, {"slices": 2, "patients": 1}, slices)], 0).sentence()
