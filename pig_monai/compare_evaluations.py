@@ -51,11 +51,12 @@ def compare(first: Sequence[Path], second: Sequence[Path], seed: int) -> dict[st
         seed: of the bootstrap's draws.
 
     Raises:
-        PigError: a folder without an evaluation, or evaluations of different slices.
+        PigError: a folder without an evaluation, or evaluations of different slices or lesions.
     """
     slices = _read(first, "metrics.csv", ("name",)), _read(second, "metrics.csv", ("name",))
     lesions = _read(first, "lesions.csv", ("name", "lesion")), _read(second, "lesions.csv", ("name", "lesion"))
     _check_same(*slices, first, second)
+    _check_same_lesions(*lesions)
     found: dict[str, tuple[float, float, Estimate]] = {}
     for name, value in _VALUES.items():
         one, other = lesions if name == "lesions_hit" else slices
@@ -123,6 +124,13 @@ def _check_same(one: Rows, other: Rows, first: Sequence[Path], second: Sequence[
                 f"slice {key[0]} has {pixels[0]} pixels of truth in --first and {pixels[1]} in --second",
                 "evaluate both on the same dataset",
             )
+
+
+def _check_same_lesions(one: Rows, other: Rows) -> None:
+    """Refuse truths that are as large but not in the same pieces."""
+    for key in sorted({*one} ^ {*other}):
+        side = "--first" if key in one else "--second"
+        raise PigError(f"slice {key[0]} has lesion {key[1]} in {side} only", "evaluate both on the same dataset")
 
 
 def _row(measure: Measure, first: float, second: float, difference: Estimate) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pig_monai.cli import run_command
 from pig_monai.errors import PigError
-from pig_monai.files import read_json, sha256
+from pig_monai.evaluation.segmenters import read_description
 
 NAME = "pig_dbt"
 BUNDLE = Path(__file__).resolve().parents[1] / "bundles" / NAME
@@ -32,7 +32,7 @@ def monai_label_app(*, app: str, weights: str | None = None, bundle: str = str(B
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise PigError(f"{target} is there already", "choose another --app; --weights takes over trained weights")
     model = source / "models/model.pt" if weights is None else Path(str(weights))
-    check_segmenter(model)
+    read_description(model)  # refuses what is no segmenter
     missing = [file for file in (source / name for name in (*CODE, *FILES)) if not file.is_file()]
     if missing:
         raise PigError(f"{missing[0]} does not exist", "give the bundle's folder as --bundle")
@@ -45,23 +45,6 @@ def monai_label_app(*, app: str, weights: str | None = None, bundle: str = str(B
     for name in CODE:  # last: a folder without it is no app
         _copy(source / name, target / Path(name).name)
     print(_how_to_start(target))
-
-
-def check_segmenter(weights: Path) -> None:
-    """Refuse weights that are not a segmenter's, or that are not those its model.json tells of.
-
-    Raises:
-        PigError: what is wrong with the two files.
-    """
-    train = "train a segmenter with configs/train.yaml and give its model.pt as --weights"
-    if not weights.is_file():
-        raise PigError(f"{weights} does not exist", train)
-    beside = weights.with_suffix(".json")
-    meta = read_json(beside, train)
-    if not isinstance(meta, dict) or meta.get("role") != "segmenter":
-        raise PigError(f"{beside} is not a segmenter's", train)
-    if meta.get("weights_sha256") != sha256(weights):
-        raise PigError(f"{beside} tells of other weights than {weights}", "give the two files of one training")
 
 
 def _copy(source: Path, target: Path) -> None:

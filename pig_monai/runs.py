@@ -48,11 +48,12 @@ class Run:
 
     Args:
         output_dir: the run's folder.
-        workflow: what runs: ``guider``, ``generator``, ``pairs`` or ``evaluation``.
+        workflow: what runs: ``guider``, ``generator``, ``pairs``, ``evaluation`` or ``cross-validation``.
         settings: by id.
         owned: names in ``output_dir`` that the workflow writes.
         overwrite: start afresh.
         resume: continue where the folder has a run; otherwise such a folder is refused.
+        growing: settings that are mappings to which a later command may add; what is there already must stay.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Run:
         owned: Sequence[str],
         overwrite: bool | str = False,
         resume: bool | str = True,
+        growing: Sequence[str] = (),
     ) -> None:
         self.folder = Path(output_dir)
         self.workflow = workflow
@@ -70,6 +72,7 @@ class Run:
         self.owned = list(owned)
         self.overwrite = as_bool(overwrite, "overwrite")
         self.resume = as_bool(resume, "resume")
+        self.growing = tuple(growing)
 
     def check(self) -> Intention:
         """Refuse a folder in which this run may not write; touches nothing.
@@ -130,7 +133,13 @@ class Run:
             raise unwritable(self.folder, _OPTION, f"no permission to write in {existing}")
 
     def _check_settings(self, former: Mapping[str, Any]) -> None:
-        found = next(differences(former, self.settings), None)
+        """Refuse other settings; take over what the former run has in growing ones and this one does not name."""
+        compared = dict(former)
+        for name in self.growing:
+            before, own = former.get(name), self.settings[name]
+            if isinstance(before, Mapping) and isinstance(own, Mapping):
+                self.settings[name], compared[name] = {**before, **own}, {**own, **before}
+        found = next(differences(compared, self.settings), None)
         if found is not None:
             key, before, now = found
             repeat = _REPEAT.get(key.split("#")[0], "repeat that setting")

@@ -74,6 +74,19 @@ class Fold:
         return int(found[-1]) if found else 0
 
 
+@dataclass(frozen=True)
+class _Running:
+    """A fold's training or evaluation under way.
+
+    Args:
+        process: ends with this one.
+        log: what it writes.
+    """
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+
 class CrossValidation:
     """Trains and evaluates a segmenter for each fold.
 
@@ -120,13 +133,13 @@ class CrossValidation:
         self.parallel = as_whole(parallel, "parallel")
         settings = {
             "data": fingerprint(self.dataset_dir),
-            "pairs": [fingerprint(self._pairs(fold)) for fold in self.folds] if pairs_dir else None,
+            "pairs": {fold.number: fingerprint(self._pairs(fold)) for fold in self.folds} if pairs_dir else None,
             "seed": seed,
             **self.training,
         }
         owned = [*OWNED, *(f"fold_{number}" for number in known)]
         overwrite = as_bool(overwrite, "overwrite")
-        self.folder = Run(output_dir, "cross-validation", settings, owned, overwrite)
+        self.folder = Run(output_dir, "cross-validation", settings, owned, overwrite, growing=["pairs"])
 
     def run(self) -> None:
         """Train and evaluate what is not done yet, then write the table.
@@ -145,13 +158,13 @@ class CrossValidation:
 
     def _run_folds(self) -> None:
         """Keep `parallel` folds running until each has nothing more to do."""
-        waiting, running = list(self.folds), dict[Fold, subprocess.Popen[bytes]]()
+        waiting, running = list(self.folds), dict[Fold, _Running]()
         epochs = int(self.training["max_epochs"])
         with StopSignals() as stop, tqdm(total=epochs * len(self.folds), desc="folds", unit="epoch") as bar:
             try:
                 while waiting or running:
                     stop.check()
-                    for fold in [fold for fold, process in running.items() if process.poll() is not None]:
+                    for fold in [fold for fold, one in running.items() if one.process.poll() is not None]:
                         self._check_ended(fold, running.pop(fold))
                         waiting.insert(0, fold)
                     while waiting and len(running) < self.parallel:
@@ -163,10 +176,10 @@ class CrossValidation:
                     bar.set_postfix_str(", ".join(f"fold {fold.number}" for fold in running))
                     time.sleep(PAUSE if running else 0)
             finally:
-                for process in running.values():
-                    process.terminate()
-                for process in running.values():
-                    process.wait()
+                for one in running.values():
+                    one.process.terminate()
+                for one in running.values():
+                    one.process.wait()
 
     def next_command(self, fold: Fold) -> list[str]:
         """Return the command that a fold waits for: its training, its evaluation, or nothing."""
@@ -197,28 +210,36 @@ class CrossValidation:
         return []
 
     def _command(self, run_id: str, config: str, ids: Mapping[str, Any]) -> list[str]:
-        start = [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", f"configs/{config}"]
+        start = [sys.executable, "-m", "pig_monai.with_parent", "monai.bundle", "run", run_id]
+        start += ["--config_file", f"configs/{config}"]
         return start + [text for name, value in ids.items() for text in (f"--{name}", str(value))]
 
-    def _start(self, fold: Fold, command: Sequence[str]) -> subprocess.Popen[bytes]:
+    def _start(self, fold: Fold, command: Sequence[str]) -> _Running:
         fold.folder.mkdir(parents=True, exist_ok=True)
         threads = max(1, (os.cpu_count() or 1) // self.parallel)  # more of them would wait for each other
         environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
-        with open(self._log(fold), "ab") as log:  # a session of its own: Ctrl-C is for this process to pass on
-            return subprocess.Popen(
-                command, cwd=self.bundle_root, env=environment, stdout=log, stderr=log, start_new_session=True
+        path = fold.folder / ("evaluation.log" if fold.trained() else LOG)
+        with open(path, "ab") as log:
+            process = subprocess.Popen(
+                command,
+                cwd=self.bundle_root,
+                env=environment,
+                stdin=subprocess.PIPE,  # its end tells `with_parent` of ours
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for this process to pass on
             )
+        return _Running(process, path)
 
-    def _check_ended(self, fold: Fold, process: subprocess.Popen[bytes]) -> None:
-        if process.returncode:
-            last = self._log(fold).read_text(errors="replace").strip().splitlines()[-1]
+    def _check_ended(self, fold: Fold, ended: _Running) -> None:
+        assert ended.process.stdin is not None
+        ended.process.stdin.close()
+        if ended.process.returncode:
+            last = "".join(ended.log.read_text(errors="replace").strip().splitlines()[-1:]) or "no output"
             raise PigError(
-                f"fold {fold.number} ended with status {process.returncode}: {last.removeprefix('error: ')}",
-                f"see {self._log(fold)}; the same command continues",
+                f"fold {fold.number} ended with status {ended.process.returncode}: {last.removeprefix('error: ')}",
+                f"see {ended.log}; the same command continues",
             )
-
-    def _log(self, fold: Fold) -> Path:
-        return fold.folder / ("evaluation.log" if fold.trained() else LOG)
 
     def _pairs(self, fold: Fold) -> Path:
         return Path(str(self.pairs_dir).replace("{fold}", str(fold.number)))

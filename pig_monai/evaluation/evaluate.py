@@ -64,7 +64,7 @@ FEW_PATIENTS = 10
 
 
 @dataclass(frozen=True)
-class Selection:
+class EvaluatedSlices:
     """The slices to evaluate.
 
     Args:
@@ -76,7 +76,7 @@ class Selection:
     left_out: dict[str, int]
 
 
-def select_entries(dataset_dir: str | Path, fold: int) -> Selection:
+def select_entries(dataset_dir: str | Path, fold: int) -> EvaluatedSlices:
     """Choose the annotated slices of the held-out fold, or with −1 of all patients; generated ones never.
 
     Raises:
@@ -92,7 +92,7 @@ def select_entries(dataset_dir: str | Path, fold: int) -> Selection:
         raise PigError(f"{Path(dataset_dir) / DATALIST} holds generated slices only", "evaluate on real ones")
     everything = read_datalist(dataset_dir)["training"]
     unannotated = sum("label" not in e for e in everything if fold in (-1, e["fold"]))
-    return Selection(entries, {"unannotated": unannotated, "synthetic": len(labelled) - len(entries)})
+    return EvaluatedSlices(entries, {"unannotated": unannotated, "synthetic": len(labelled) - len(entries)})
 
 
 class Evaluation:
@@ -138,7 +138,7 @@ class Evaluation:
         self.overwrite = as_bool(overwrite, "overwrite")
 
     @cached_property
-    def selection(self) -> Selection:
+    def selection(self) -> EvaluatedSlices:
         """The slices to evaluate."""
         return select_entries(self.dataset_dir, self.fold)
 
@@ -146,9 +146,10 @@ class Evaluation:
     def segmenters(self) -> list[Segmenter]:
         """The networks, each checked against the slices."""
         patients = {str(entry["patient"]) for entry in self.selection.entries}
+        everyone = {str(entry["patient"]) for entry in read_datalist(self.dataset_dir)["training"]}
         loaded = [load_segmenter(path, self.device) for path in self.weights]
         for segmenter in loaded:
-            check_fits(segmenter, self.fold, patients, self.dataset_dir / DATALIST)
+            check_fits(segmenter, self.fold, patients, everyone, self.dataset_dir / DATALIST)
         check_same_size(loaded)
         return loaded
 
@@ -254,6 +255,11 @@ class Evaluation:
             (
                 untraced,
                 "the weights do not say which fold their pairs' generator held out: it may have seen this one",
+            ),
+            (
+                self.fold == -1,
+                "patients are told apart by their hashes: those of data prepared with another key, whom the "
+                "networks may have seen, cannot be recognised",
             ),
             (
                 patients < FEW_PATIENTS,

@@ -111,14 +111,16 @@ class FoldTable:
         return ["fold", "slices", "patients", *titles]
 
     def sentence(self) -> str:
-        """Say what all slices together give."""
-        parts = []
+        """Say what all slices together give; of one patient's there are no intervals."""
+        parts, intervals = [], ""
         for name in POOLED[:4]:
             one, measure = self.pooled(name), MEASURES[name]
+            text = f"{measure.title} {_said(measure, one.mean)}" + (" %" if one.mean is not None else "")
             if one.low is not None:
-                ends = f"{_said(measure, one.low)} to {_said(measure, one.high)}"
-                parts.append(f"{measure.title} {_said(measure, one.mean)} % (95 % CI {ends})")
-        return f"All slices of {self.method} together: {', '.join(parts)}; intervals over patients."
+                text += f" (95 % CI {_said(measure, one.low)} to {_said(measure, one.high)})"
+                intervals = "; intervals over patients"
+            parts.append(text)
+        return f"All slices of {self.method} together: {', '.join(parts)}{intervals}."
 
     def markdown(self) -> str:
         """Return table and sentence, readable as they are."""

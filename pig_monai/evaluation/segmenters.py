@@ -85,14 +85,8 @@ def load_segmenter(path: Path, device: torch.device | str) -> Segmenter:
             fit the network described.
     """
     state_dict = _read_weights(path)
+    meta = read_description(path)
     described = path.with_suffix(".json")
-    meta = _read_meta(path, described)
-    found = sha256(path)
-    if meta["weights_sha256"] != found:
-        raise PigError(
-            f"ckpt {path} has the SHA-256 {found[:12]}… and {described} describes {meta['weights_sha256'][:12]}…",
-            "keep model.pt and model.json of one training together",
-        )
     network = _build(meta["network"], described)
     try:
         network.load_state_dict(state_dict)
@@ -102,7 +96,30 @@ def load_segmenter(path: Path, device: torch.device | str) -> Segmenter:
             f"ckpt {path} does not fit the {meta['network']['_target_']} of {described} ({first})",
             "keep model.pt and model.json of one training together",
         ) from cause
-    return Segmenter(path, network.to(device).eval().requires_grad_(False), meta, found)
+    return Segmenter(path, network.to(device).eval().requires_grad_(False), meta, meta["weights_sha256"])
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """Read what ``model.json`` says of the weights beside it, which it must describe.
+
+    Raises:
+        PigError: a file that is missing or foreign; a ``model.json`` of other weights.
+    """
+    if not path.is_file():
+        raise _missing(path)
+    described = path.with_suffix(".json")
+    meta = _read_meta(path, described)
+    found = sha256(path)
+    if meta["weights_sha256"] != found:
+        raise PigError(
+            f"ckpt {path} has the SHA-256 {found[:12]}… and {described} describes {meta['weights_sha256'][:12]}…",
+            "keep model.pt and model.json of one training together",
+        )
+    return meta
+
+
+def _missing(path: Path) -> PigError:
+    return PigError(f"ckpt {path} does not exist", "train one with train.yaml")
 
 
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:
@@ -110,7 +127,7 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
     try:
         state_dict = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise PigError(f"ckpt {path} does not exist", "train one with train.yaml") from None
+        raise _missing(path) from None
     except Exception as cause:  # torch raises many kinds for a torn or foreign file
         raise PigError(f"ckpt {path} cannot be read as weights ({type(cause).__name__})", remedy) from cause
     tensors = isinstance(state_dict, dict) and all(isinstance(v, torch.Tensor) for v in state_dict.values())
@@ -147,18 +164,22 @@ def _build(spec: dict[str, Any], described: Path) -> nn.Module:
         raise PigError(f"{described}#network: {cause}", "keep what train.yaml wrote") from cause
 
 
-def check_fits(segmenter: Segmenter, fold: int, patients: Collection[str], dataset: Path) -> None:
+def check_fits(
+    segmenter: Segmenter, fold: int, patients: Collection[str], everyone: Collection[str], dataset: Path
+) -> None:
     """Refuse a network for slices on which its figures would say nothing.
 
     Args:
         segmenter: the network.
         fold: that is evaluated; −1 for all slices of data that no network saw.
         patients: whose slices are evaluated.
+        everyone: the patients of all folds.
         dataset: their ``datalist.json``, for errors.
 
     Raises:
         PigError: the network held out another fold, was trained on one of the patients, or does not say on whom;
-            or it was trained on pairs whose generator saw the fold.
+            or it was trained on pairs whose generator saw the fold; or on nobody of the dataset, of which its fold
+            then is none.
     """
     held_out, ckpt = segmenter.meta["fold"], f"ckpt {segmenter.path}"
     if fold not in (-1, held_out):
@@ -183,6 +204,11 @@ def check_fits(segmenter: Segmenter, fold: int, patients: Collection[str], datas
         count = f"{len(seen)} of the {len(set(patients))} patients of fold {fold} in {dataset}"
         raise PigError(
             f"{ckpt} was trained on {count} ({seen[0]} …)", "evaluate on patients that no training had, by --fold"
+        )
+    if fold != -1 and not trained_on & set(everyone) and segmenter.meta.get("data") != sha256(dataset):
+        raise PigError(
+            f"{ckpt} was trained on another dataset than {dataset}, or with another key: that fold is not this",
+            "evaluate on the dataset that it was trained on, or by --fold -1 on patients whom it never saw",
         )
 
 

@@ -99,6 +99,13 @@ def test_other_slices_other_labels_and_no_evaluation_are_refused(tmp_path):
     (relabelled / "metrics.csv").write_text((relabelled / "metrics.csv").read_text().replace("p0,41,", "p0,44,"))
     with pytest.raises(PigError, match="slice s1 has 41 pixels of truth in --first and 44 in --second"):
         compare([one], [relabelled], 0)
+    cut = write(tmp_path / "d", [0.2, 0.3], [0, 0])
+    with open(cut / "lesions.csv", "a") as stream:
+        stream.write("s1,p0,1,1\n")
+    with pytest.raises(PigError, match="slice s1 has lesion 1 in --second only; evaluate both on"):
+        compare([one], [cut], 0)
+    with pytest.raises(PigError, match="slice s1 has lesion 1 in --first only"):
+        compare([cut], [one], 0)
     with pytest.raises(PigError, match="as another folder has"):
         compare([one, one], [one, one], 0)
     with pytest.raises(PigError, match=r"nothing/metrics\.csv cannot be read"):

@@ -10,11 +10,15 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from pig_monai.errors import PigError
+from pig_monai.evaluation.cross_validation import CrossValidation, Fold
 from pig_monai.evaluation.fold_table import FoldFigures, FoldTable
 from pig_monai.evaluation.results import MEASURES
 from tests.conftest import ROOT, last_line, run_bundle
@@ -23,22 +27,20 @@ CONFIG = "configs/cross_validate.yaml"
 IDS = {"folds": "[0,3]", "image_size": 32, "batch_size": 8, "max_epochs": 2, "device": "cpu"}
 
 
+def started(ids: dict[str, Any]) -> subprocess.Popen[bytes]:
+    """Start the command and go on."""
+    config = ["--config_file", f"bundles/pig_dbt/{CONFIG}"]
+    options = [text for name, value in ids.items() for text in (f"--{name}", str(value))]
+    command = [sys.executable, "-m", "monai.bundle", "run", "cross_validate", *config, *options]
+    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+
+
 @pytest.fixture(scope="module")
 def validated(phantom_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two folds, stopped after the first one's training and continued."""
     folder = tmp_path_factory.mktemp("folds") / "out"
     ids = {"dataset_dir": phantom_dataset, "output_dir": folder, **IDS}
-    options = [text for name, value in ids.items() for text in (f"--{name}", str(value))]
-    command = [
-        sys.executable,
-        "-m",
-        "monai.bundle",
-        "run",
-        "cross_validate",
-        "--config_file",
-        f"bundles/pig_dbt/{CONFIG}",
-    ]
-    process = subprocess.Popen([*command, *options], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    process = started(ids)
     end = time.monotonic() + 300
     while not (folder / "fold_0/model.json").is_file() and process.poll() is None and time.monotonic() < end:
         time.sleep(0.05)
@@ -106,6 +108,64 @@ def test_a_dry_run_tells_what_is_left(validated, phantom_dataset, tmp_path):
     assert not (tmp_path / "out/fold_1").exists()
 
 
+def test_folds_are_added_but_pairs_and_lengths_stay(phantom_dataset, tmp_path):
+    for fold in (0, 1, 3):
+        shutil.copytree(phantom_dataset, tmp_path / f"pairs_{fold}")
+
+    def opened(*folds: int, max_epochs: int = 2, pairs: str | None = str(tmp_path / "pairs_{fold}")) -> None:
+        training = {"max_epochs": max_epochs}
+        CrossValidation(ROOT, phantom_dataset, tmp_path / "out", folds, pairs, training, "cpu", 0).folder.open()
+
+    opened(0, 3)
+    (tmp_path / "out/fold_0").mkdir()
+    opened(1, 0)  # 3 is not forgotten
+    kept = json.loads((tmp_path / "out/run.json").read_text())["settings"]["pairs"]
+    assert sorted(kept) == ["0", "1", "3"]
+    with pytest.raises(PigError, match="holds a run with max_epochs = 2, not 3"):
+        opened(0, max_epochs=3)
+    with pytest.raises(PigError, match="holds a run with pairs = "):
+        opened(0, pairs=None)
+    datalist = tmp_path / "pairs_3/datalist.json"
+    content = json.loads(datalist.read_text())
+    datalist.write_text(json.dumps({**content, "training": content["training"][:-1]}))
+    with pytest.raises(PigError, match="holds a run with pairs#3 = "):
+        opened(3, 1)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="children are found by Linux's /proc")
+def test_a_training_ends_with_the_cross_validation_that_is_killed(phantom_dataset, tmp_path):
+    ids = {"dataset_dir": phantom_dataset, "output_dir": tmp_path / "out", **IDS, "max_epochs": 100000}
+    process = started(ids)
+    log, end = tmp_path / "out/fold_0/training.log", time.monotonic() + 120
+    while not (log.is_file() and "Metrics" in log.read_text()) and time.monotonic() < end:
+        time.sleep(0.1)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(children) == 1
+    process.kill()
+    process.communicate(timeout=60)
+    status = Path(f"/proc/{children[0]}/stat")
+    end = time.monotonic() + 30
+    try:
+        while status.exists() and status.read_text().split()[2] != "Z" and time.monotonic() < end:
+            time.sleep(0.1)
+        assert not status.exists() or status.read_text().split()[2] == "Z"
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(int(children[0]), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(("command", "said"), [("exit(3)", "no output"), ("exit('error: lost')", "lost")])
+def test_the_log_of_the_process_that_ended_is_quoted(command, said, phantom_dataset, tmp_path, monkeypatch):
+    given = {"pairs_dir": None, "training": {"max_epochs": 2}, "device": "cpu", "seed": 0}
+    validation = CrossValidation(ROOT, phantom_dataset, tmp_path / "out", [0], **given)
+    monkeypatch.setattr(validation, "next_command", lambda fold: [sys.executable, "-c", command])
+    ended = iter([False])
+    # its training is over by the time it is found to have failed: the log is still the training's
+    monkeypatch.setattr(Fold, "trained", lambda fold: next(ended, True))
+    with pytest.raises(PigError, match=rf"fold 0 ended with status \d: {said}; see .*training\.log"):
+        validation.run()
+
+
 def test_a_fold_that_fails_is_named_with_its_last_line(phantom_dataset, tmp_path):
     ids = {"dataset_dir": phantom_dataset, "output_dir": tmp_path / "out", **IDS, "image_size": 20}
     result = run_bundle("cross_validate", CONFIG, **ids)  # 20 is no multiple of 16, which the network needs
@@ -125,3 +185,18 @@ def test_the_spread_is_over_the_folds_that_have_a_value():
     assert found.spread("dice") == (pytest.approx(0.65), pytest.approx(0.3 / 2**0.5))
     assert found.names == ["dice"]
     assert found.rows()[1][-1] == "–"
+
+
+def test_the_sentence_gives_intervals_where_there_are_several_patients():
+    def sentence(*patients: str) -> str:
+        slices = [
+            {"patient": patient, "dice": "0.5", "iou": "0.25", "precision": "", "recall": "1"}
+            for patient in patients
+        ]
+        means = dict.fromkeys(MEASURES, None) | {"dice": 0.5}
+        return FoldTable("real", [FoldFigures(0, means, {"slices": 2, "patients": 1}, slices)], 0).sentence()
+
+    alone = "All slices of real together: Dice 50.0 %, IoU 25.0 %, precision –, recall 100.0 %."
+    assert sentence("a", "a").lower() == alone.lower()
+    assert "Dice 50.0 % (95 % CI 50.0 to 50.0), " in sentence("a", "b")
+    assert sentence("a", "b").endswith("; intervals over patients.")

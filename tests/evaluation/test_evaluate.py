@@ -153,6 +153,7 @@ def test_masks_come_back_to_where_the_crop_took_the_breast_from(tmp_path):
     image[8:24, 20:24] = -1  # fat
     image[boxes((12, 30, 7, 5))] = 1
     known.write("cropped", "a", 0, image, boxes((12, 30, 7, 5)))
+    known.add("trained", "c", 1, boxes((10, 10, 8, 8)), (1.0, (10, 10, 8, 8)))
     known.finish()
     small = write_segmenter(tmp_path / "small", gain=4.0, offset=0.0, image_size=32)
     found = evaluate(known, tmp_path / "out", small, save_predictions=True)

@@ -67,6 +67,15 @@ def unknown_patients(weights: Path) -> list[str]:
     return [str(weights), "does not say on which patients"]
 
 
+def other_key(weights: Path) -> list[str]:
+    change(patients=["e", "f"], data="0" * 64)(weights)
+    return [
+        str(weights),
+        "was trained on another dataset than",
+        "datalist.json, or with another key: that fold is not",
+    ]
+
+
 def other_network(weights: Path) -> list[str]:
     meta = json.loads(weights.with_suffix(".json").read_text())
     change(network={**meta["network"], "channels": [2, 4]})(weights)
@@ -121,8 +130,8 @@ def full_state(weights: Path) -> list[str]:
     "spoil",
     [
         no_json, other_weights, other_fold, no_fold, seen_patient, pairs_of_other_fold, pairs_of_all,
-        unknown_patients, other_network, foreign_class, wrong_arguments, generator, half_described, no_weights,
-        torn_weights, broken_weights, full_state,
+        unknown_patients, other_key, other_network, foreign_class, wrong_arguments, generator, half_described,
+        no_weights, torn_weights, broken_weights, full_state,
     ],
 )  # fmt: skip
 def test_weights_that_do_not_fit_are_refused_before_anything_is_written(spoil, known, tmp_path):
@@ -153,6 +162,16 @@ def test_fold_minus_one_refuses_a_patient_that_was_seen(known, copier, tmp_path)
         evaluate(known, tmp_path / "out", copier, fold=-1)
 
 
+def test_strangers_are_evaluated_with_a_note_and_weights_of_the_very_dataset_without(known, tmp_path):
+    stranger = write_segmenter(tmp_path / "other", gain=4.0, offset=0.0, patients=["e"], data="0" * 64)
+    notes = evaluate(known, tmp_path / "all", stranger, fold=-1)["notes"]
+    assert any("prepared with another key" in note and "cannot be recognised" in note for note in notes)
+    data = sha256(known.folder / "datalist.json")  # such a training had pairs alone
+    own = write_segmenter(tmp_path / "own", gain=4.0, offset=0.0, patients=["synthetic"], data=data)
+    notes = evaluate(known, tmp_path / "fold", own)["notes"]
+    assert not any("another key" in note for note in notes)
+
+
 def test_slices_to_evaluate_must_be_there(copier, tmp_path):
     known = Known(tmp_path / "dataset")
     known.add("generated", "synthetic-0-0", -1, boxes((9, 9, 8, 8)), (1.0, (9, 9, 8, 8)), origin="synthetic")
@@ -176,6 +195,7 @@ def test_a_broken_slice_is_named(copier, tmp_path):
 def test_a_slice_without_a_picture_is_named(copier, tmp_path):
     known = Known(tmp_path / "dataset")
     known.write("flat", "a", 0, np.full((SIZE, SIZE), -1.0), boxes((9, 9, 8, 8)))
+    known.add("trained", "c", 1, boxes((10, 10, 8, 8)), (1.0, (10, 10, 8, 8)))
     known.finish()
     with pytest.raises(RuntimeError) as wrapped:
         evaluate(known, tmp_path / "out", copier)
