@@ -149,9 +149,12 @@ def _split_files(
 def read_headers(
     folder: Path, files: Sequence[PurePosixPath], key: CaseKey, found: Found
 ) -> dict[PurePosixPath, Header]:
-    """Read the headers of files; what is no supported DICOM object, or a copy of one, gets a row of ``found``."""
+    """Read the headers of files; what is no supported DICOM object, or a copy of one, gets a row of ``found``.
+
+    Of copies the largest file is taken: a transfer that was cut off left a smaller one.
+    """
     headers: dict[PurePosixPath, Header] = {}
-    seen: set[str] = set()
+    of_instance: dict[str, PurePosixPath] = {}
     for file in tqdm(files, desc="reading headers", unit="file", mininterval=1):
         case, patient = key.hash("file", str(file)), ""
         try:
@@ -159,13 +162,21 @@ def read_headers(
             case, patient = key.hash("patient", header.patient), header.patient
             if header.unsupported:
                 raise header.unsupported
-            if header.instance in seen:
-                what = "volume" if header.plane is None else "slice"
-                raise UnusableError(f"a copy of a {what} that was read already", "leave one of them out")
         except UnusableError as why:
             found.skipped.append(Skipped(case, folder / file, why, patient=patient))
             continue
-        seen.add(header.instance)
+        other = of_instance.get(header.instance)
+        if other is not None:
+            copy = min(file, other, key=lambda one: (folder / one).stat().st_size)
+            what = "volume" if header.plane is None else "slice"
+            why = UnusableError(
+                f"a copy of a {what} that was read already", "leave it out: the larger file is taken"
+            )
+            found.skipped.append(Skipped(case, folder / copy, why, patient=patient))
+            if copy == file:
+                continue
+            del headers[other]
+        of_instance[header.instance] = file
         headers[file] = header
     return headers
 

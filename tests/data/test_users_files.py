@@ -117,3 +117,14 @@ def test_volumes_with_the_archives_names_stay_out_of_datasets_and_shards(tmp_pat
     dicom_to_slices(**options, key=key, output=str(tmp_path / "shard"), shard="1/1")
     with pytest.raises(PigError, match="lies in the dataset folder"):
         dicom_to_nifti(series=str(tmp_path / "dicom"), output=str(tmp_path / "shard/volumes"))
+
+
+@pytest.mark.parametrize("name", ["0_cut", "z_cut"])
+def test_a_truncated_copy_takes_no_volumes_place(tmp_path, key, name):
+    options = archive(tmp_path) | {"output": str(tmp_path / "out"), "key": key}
+    whole = (tmp_path / "dicom/a.dcm").read_bytes()
+    (tmp_path / f"dicom/{name}.dcm").write_bytes(whole[: len(whole) * 3 // 4])
+    dicom_to_slices(**options)
+    assert report(tmp_path / "out")["converted"] == 1
+    (row,) = report(tmp_path / "out")["skipped"]
+    assert row["reason"] == "a copy of a volume that was read already"
