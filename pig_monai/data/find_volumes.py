@@ -169,10 +169,10 @@ def read_headers(
         if other is not None:
             copy = min(file, other, key=lambda one: (folder / one).stat().st_size)
             what = "volume" if header.plane is None else "slice"
-            why = UnusableError(
+            left_out = UnusableError(
                 f"a copy of a {what} that was read already", "leave it out: the larger file is taken"
             )
-            found.skipped.append(Skipped(case, folder / copy, why, patient=patient))
+            found.skipped.append(Skipped(case, folder / copy, left_out, patient=patient))
             if copy == file:
                 continue
             del headers[other]
