@@ -158,7 +158,7 @@ def _raw_slice(opened: OpenCase, index: int, mask: np.ndarray | None, settings: 
     """Return frame ``index`` as the transforms take it; None where it is blank."""
     volume = opened.volume
     frame = volume.frame(index)
-    if not np.fmax.reduce(frame, axis=None) > np.fmin.reduce(frame, axis=None):  # NaN, all padding, is blank too
+    if _is_blank(frame[::16, ::16]) and _is_blank(frame):  # few frames need the second, longer look
         return None
     sx, sy = volume.spacing or (1.0, 1.0)
     affine = torch.diag(torch.tensor([-sx, -sy, 1.0, 1.0], dtype=torch.float64))
@@ -173,6 +173,11 @@ def _raw_slice(opened: OpenCase, index: int, mask: np.ndarray | None, settings: 
             raise UnusableError(f"frame {index} has no display window", "use --intensity percentile")
         data["window"] = window
     return data
+
+
+def _is_blank(frame: np.ndarray) -> bool:
+    """Whether a frame has one value everywhere; NaN, all padding, counts as one."""
+    return not np.fmax.reduce(frame, axis=None) > np.fmin.reduce(frame, axis=None)
 
 
 def _spacing(image: MetaTensor) -> list[float]:
