@@ -10,6 +10,7 @@ from monai.networks.nets import DiffusionModelUNet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pig_monai.autoencoder.networks import autoencoder_kl
 from pig_monai.errors import PigError
 
 
@@ -91,7 +92,10 @@ def diffusion_unet(
     return network
 
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {"diffusion_unet": diffusion_unet}
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "diffusion_unet": diffusion_unet,
+    "autoencoder_kl": autoencoder_kl,
+}
 
 
 def build_network(spec: dict[str, Any]) -> nn.Module:

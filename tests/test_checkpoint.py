@@ -6,6 +6,7 @@ import torch
 
 from pig_monai.checkpoint import (
     REQUIRED_META,
+    REQUIRED_OF_ROLE,
     check_pair,
     initial_network,
     load_denoiser,
@@ -48,7 +49,7 @@ def test_a_training_state_is_not_taken_for_weights(tmp_path):
 
 
 def meta(role: str, **more: object) -> dict:
-    return {**dict.fromkeys(REQUIRED_META), "role": role, **more}
+    return {**dict.fromkeys((*REQUIRED_META, *REQUIRED_OF_ROLE[role])), "role": role, **more}
 
 
 @pytest.mark.parametrize("key", ["network", "prediction", "fold"])
