@@ -49,29 +49,13 @@ class TrainingMeta:
         dataset: Sequence[Mapping[str, Tensor]],
         settings: Mapping[str, Any],
     ) -> None:
-        check_image_size(network, image_size)
         self.role = role
         self.dataset = dataset
         entries = training_entries(dataset_dir, fold)
-        preprocessing = read_datalist(dataset_dir).get("preprocessing", {})
-        if "size" not in preprocessing:
-            raise PigError(
-                f"{Path(dataset_dir) / DATALIST}#preprocessing#size is missing",
-                "say how many pixels a side the stored slices have",
-            )
         self._described = {
-            "role": role,
-            "network": network.spec,
+            **describe_training(role, network, image_size, dataset_dir, fold, entries, settings),
             "schedule": schedule.to_dict(),
             "prediction": prediction,
-            "image_size": image_size,
-            "preprocessing": preprocessing,
-            "spacing": median_spacing(entries, preprocessing["size"], image_size),
-            "fold": fold,
-            "data": settings["data"],
-            "origin": sorted({entry.get("origin", "real") for entry in entries}),
-            "settings": dict(settings),
-            "versions": versions(),
         }
 
     def __call__(self, iteration: int) -> dict[str, Any]:
@@ -87,6 +71,50 @@ class TrainingMeta:
     def _constant(self) -> dict[str, Any]:
         items = ((item["label"][0].numpy() > 0.5, item["image"][0].numpy()) for item in self.dataset)
         return {**self._described, "masks": mask_statistics(items)}
+
+
+def describe_training(
+    role: str,
+    network: nn.Module,
+    image_size: int,
+    dataset_dir: str | Path,
+    fold: int,
+    entries: Sequence[Mapping[str, Any]],
+    settings: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return what the meta of any training's weights says (see `pig_monai.checkpoint`).
+
+    Args:
+        role: what the network is for.
+        network: made by `pig_monai.networks`.
+        image_size: pixels a side.
+        dataset_dir: the dataset folder.
+        fold: the fold held out; −1 for none.
+        entries: trained on.
+        settings: of the training, by id; ``data`` is the fingerprint of the training slices.
+
+    Raises:
+        PigError: a dataset that does not say how large its slices are, or an image size that does not fit.
+    """
+    check_image_size(network, image_size)
+    preprocessing = read_datalist(dataset_dir).get("preprocessing", {})
+    if "size" not in preprocessing:
+        raise PigError(
+            f"{Path(dataset_dir) / DATALIST}#preprocessing#size is missing",
+            "say how many pixels a side the stored slices have",
+        )
+    return {
+        "role": role,
+        "network": network.spec,
+        "image_size": image_size,
+        "preprocessing": preprocessing,
+        "spacing": median_spacing(entries, preprocessing["size"], image_size),
+        "fold": fold,
+        "data": settings["data"],
+        "origin": sorted({entry.get("origin", "real") for entry in entries}),
+        "settings": dict(settings),
+        "versions": versions(),
+    }
 
 
 def mask_statistics(items: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
