@@ -32,6 +32,13 @@ IDS = {
         "batch_size", "replace_rejected", "min_accepted", "min_mask_area", "max_mask_area", "max_components",
         "min_inside_breast", "dry_run",
     ],
+    "train_autoencoder.yaml": [
+        *ALL, *TRAININGS, "channels", "latent_channels", "num_res_blocks", "patch_size", "kl_weight",
+        "feature_weight", "adversarial_weight", "adversary_start", "dry_run", "init_ckpt",
+    ],
+    "evaluate_autoencoder.yaml": [
+        *ALL, "dataset_dir", "autoencoder_ckpt", "segmenter_ckpt", "fold", "batch_size", "amp", "dry_run",
+    ],
     "train.yaml": [*ALL, *TRAININGS, "pairs_dir", "max_pairs"],
     "inference.yaml": [*ALL, "dataset_dir", "fold", "ckpt", "ckpts"],
     "cross_validate.yaml": [*ALL, "dataset_dir", "pairs_dir", "max_pairs", "folds", "parallel", "dry_run"],

@@ -151,6 +151,14 @@ def test_figures_of_an_iteration_share_a_row_and_a_resumed_training_repeats_its_
     )
 
 
+def test_a_training_of_another_kind_has_columns_of_its_own(tmp_path):
+    figures = {3: [{"loss": 0.5, "kl": 2.0}, {"psnr": 30.25}]}
+    run(lambda n: None, [MetricsTable(tmp_path / "metrics.csv", more=("kl", "psnr")), teller(figures)], 3)
+    assert (tmp_path / "metrics.csv").read_text() == (
+        "iteration,loss,validation_loss,learning_rate,ema_distance,images_per_second,kl,psnr\n3,0.5,,,,,2,30.25\n"
+    )
+
+
 def scalars(folder, name):
     events = EventAccumulator(str(folder)).Reload()
     return [(event.step, event.value) for event in events.Scalars(name)]

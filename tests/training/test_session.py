@@ -2,6 +2,7 @@ import multiprocessing
 import os
 import signal
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -87,6 +88,23 @@ def test_a_dry_run_tells_time_and_sizes_and_touches_nothing(monkeypatch, tmp_pat
         "peak memory": "2.5 GB",
         "disk": "about 112 MB",  # 8 MB of weights: two exports, and three states of four times that
     }
+
+
+def test_a_plan_counts_and_times_what_is_trained_beside_the_network(monkeypatch, tmp_path, capsys):
+    clock = Clock(monkeypatch, session)
+    judge = nn.Linear(1000, 999)  # 999 999 parameters
+
+    def step(engine, batch):
+        clock.advance(2.0)
+        return {"loss": torch.zeros(())}
+
+    plan = replace(PLAN, more_parameters=sum(p.numel() for p in judge.parameters()) + 1)
+    network = Timed(clock, lambda call: 100.0)
+    train(trainer(network), run_folder(tmp_path / "run"), plan, Best(), dry_run=True, iteration_update=step)
+    told = capsys.readouterr().out
+    assert network.calls == 0
+    assert "an iteration: 2.0 s (cpu)" in told
+    assert "about 36 MB" in told  # three states, each with its 4 MB of weights and Adam's two moments
 
 
 def test_a_plan_without_a_fold_says_so():

@@ -1,5 +1,7 @@
 import math
+import os
 import random
+import signal
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from torch import nn
 
 from pig_monai.errors import PigError
 from pig_monai.files import save_torch
+from pig_monai.training.interrupt import StopOnSignal
 from pig_monai.training.state import RandomState, TrainingState, WeightsExport
 from pig_monai.training.validation import Best
 from tests.training.toy import run
@@ -168,3 +171,26 @@ def test_exported_weights_are_the_average_and_the_best_average(tmp_path):
         assert float(content["model"]["weight"]) == 10 * iteration
     run(lambda n: nn.init.constant_(ema.module.weight, math.nan), [export], 8)
     assert torch.load(tmp_path / "model_guider.pt", weights_only=True)["meta"] == {"iteration": 7}
+
+
+@pytest.mark.parametrize("when_stopped", [True, False])
+def test_a_meta_that_takes_long_is_not_made_when_a_signal_ends_the_training(when_stopped, tmp_path):
+    made = []
+
+    class Slow(Meta):
+        def __call__(self, iteration):
+            made.append(iteration)
+            return super().__call__(iteration)
+
+    def step(iteration):
+        if iteration == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    ema = nn.Module()
+    ema.module = nn.Linear(1, 1)
+    export = WeightsExport(tmp_path, ema, Slow(), 4, Best(), when_stopped)
+    run(step, [export, StopOnSignal()], 8)
+    exported = torch.load(tmp_path / "model_guider.pt", weights_only=True)["meta"]["iteration"]
+    assert (exported, made) == ((5, [0, 4, 5]) if when_stopped else (4, [4]))
+    run(lambda n: None, [export, StopOnSignal()], 6)
+    assert torch.load(tmp_path / "model_guider.pt", weights_only=True)["meta"] == {"iteration": 6}
