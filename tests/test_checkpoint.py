@@ -4,18 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from pig_monai.checkpoint import (
-    REQUIRED_META,
-    check_pair,
-    initial_network,
-    load_denoiser,
-    load_weights,
-    save_weights,
-)
+from pig_monai.checkpoint import REQUIRED_META, initial_network, load_weights, save_weights
+from pig_monai.denoisers import check_pair, load_denoiser
 from pig_monai.diffusion.schedule import NoiseSchedule
 from pig_monai.errors import PigError
 from pig_monai.files import write_json
-from pig_monai.networks import diffusion_unet
+from pig_monai.networks import diffusion_network
 from pig_monai.training.meta import mask_statistics, median_spacing
 
 
@@ -130,7 +124,7 @@ def test_a_folder_without_weights_says_why(tmp_path, workflow, what):
 
 def unet(channels: list[int], patch_size: int = 1) -> torch.nn.Module:
     levels = [False] * len(channels)
-    return diffusion_unet(channels, levels, 1, 8, norm_num_groups=8, patch_size=patch_size)
+    return diffusion_network("concat", channels, levels, 1, 8, norm_num_groups=8, patch_size=patch_size)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pig_monai.data.folder import read_datalist, write_datalist, write_label, wr
 from pig_monai.errors import PigError
 from pig_monai.files import atomic_path, read_json, write_json
 from pig_monai.pairs.rejection import REASONS, Limits, rejection_reason
-from pig_monai.pairs.sampler import Candidate, PairSampler
+from pig_monai.pairs.sampler import Candidate, Sampler
 from pig_monai.pictures import magnification, tile
 from pig_monai.runs import Run
 
@@ -57,7 +57,7 @@ class Common:
     limits: dict[str, float]
 
     @classmethod
-    def of(cls, sampler: PairSampler, limits: Limits) -> Common:
+    def of(cls, sampler: Sampler, limits: Limits) -> Common:
         """Return what the pairs of ``sampler`` share."""
         meta = sampler.generator.meta
         preprocessing = {**meta["preprocessing"], "size": sampler.image_size}

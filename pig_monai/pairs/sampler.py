@@ -1,19 +1,24 @@
-"""Draws candidate pairs from a guider's and a generator's checkpoints."""
+"""Draws candidate pairs from the checkpoints of their networks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from pig_monai.checkpoint import LoadedDenoiser, check_pair, versions
+from pig_monai.checkpoint import versions
+from pig_monai.denoisers import LoadedDenoiser, check_pair
 from pig_monai.diffusion.noise import PairNoise
-from pig_monai.diffusion.sampling import OnStep, binarise, sample_pairs
-from pig_monai.diffusion.solvers import find_solver
+from pig_monai.diffusion.sampling import Denoiser, KnownImage, OnStep, Predictor, binarise, sample_pairs
+from pig_monai.diffusion.solvers import Estimate, find_solver
+from pig_monai.diffusion.training import masks_to_diffusion
+from pig_monai.errors import PigError
 
 
 @dataclass(frozen=True)
@@ -24,63 +29,72 @@ class Candidate:
         index: of the pair; with the seed it decides the pair.
         mask: bool (W, H).
         image: the slice, float32 (W, H) in [−1, 1].
+        source: of a given mask: the patient it was drawn for, and its file's name.
     """
 
     index: int
     mask: np.ndarray
     image: np.ndarray
+    source: dict[str, str] | None = None
 
 
-class PairSampler:
+class Sampler(ABC):
     """Samples pairs by index; pair i depends on (seed, i) and the settings, not on its batch.
 
     Args:
-        guider: model_x.
-        generator: model_y, trained for the same slices.
+        generator: model_y.
         solver: ``ddim``, ``ddpm`` or ``dpmpp_2m``.
         num_inference_steps: None for the solver's default (256, all, 25).
-        binarised_condition: show the generator x̂₀ made binary, as the authors do, rather than as it is.
+        guidance: of the generator (see `Denoiser`).
+        spacing: (x, y), mm a pixel wished for, for a generator that is told it; None: its training set's median.
         seed: ≥ 0.
         device: where to sample.
 
     Raises:
-        PigError: networks that do not fit each other, an unknown solver, a number of steps outside 2 … T.
+        PigError: an unknown solver, a number of steps outside 2 … T, or a wish that the generator cannot hear.
     """
 
     def __init__(
         self,
-        guider: LoadedDenoiser,
         generator: LoadedDenoiser,
         solver: str = "dpmpp_2m",
         num_inference_steps: int | None = None,
-        binarised_condition: bool = False,
+        guidance: float = 1.0,
+        spacing: Sequence[float] | None = None,
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
-        check_pair(guider.meta, generator.meta)
-        self.guider = guider
+        self.spacing = wished_spacing(generator, spacing)
+        told = torch.tensor(self.spacing or (0.0, 0.0)) if takes_spacing(generator) else None
+        check_guidance(generator, guidance)
         self.generator = generator
+        self.predict_slice: Denoiser = replace(generator.denoiser, spacing=told, guidance=float(guidance))
+        self.space = generator.space
         self.solver_name = solver
         self.solver = find_solver(solver)
         self.schedule = generator.denoiser.schedule
         self.grid = self.solver.timesteps(self.schedule, num_inference_steps)
-        self.binarised_condition = binarised_condition
         self.seed = seed
         self.device = device
         self.image_size = int(generator.meta["image_size"])
+
+    @property
+    def networks(self) -> tuple[LoadedDenoiser, ...]:
+        """The networks that take part."""
+        return (self.generator,)
 
     @property
     def provenance(self) -> dict[str, Any]:
         """What decides a pair besides its index: plain values, for the datalist."""
         return {
             "seed": self.seed,
-            "guider_sha256": self.guider.sha256,
-            "generator_sha256": self.generator.sha256,
+            **{f"{network.meta['role']}_sha256": network.sha256 for network in self.networks},
             "generator_fold": self.generator.meta["fold"],
             "solver": self.solver_name,
             "steps": len(self.grid),
             "clamp": self.generator.denoiser.clamp,
-            "binarised_condition": self.binarised_condition,
+            "guidance": self.predict_slice.guidance,
+            "spacing": self.spacing,
             "amp": self.generator.denoiser.amp,
             "versions": versions(),
         }
@@ -88,7 +102,7 @@ class PairSampler:
     @property
     def exact(self) -> bool:
         """Whether a pair has the same bits in any batch (see `Denoiser`)."""
-        return self.guider.denoiser.one_at_a_time and self.generator.denoiser.one_at_a_time
+        return all(network.denoiser.one_at_a_time for network in self.networks)
 
     def draw(
         self, indices: Sequence[int], on_step: OnStep | None = None, steps: int | None = None
@@ -97,29 +111,187 @@ class PairSampler:
 
         Args:
             indices: ≥ 0.
-            on_step: is told the estimates of each step.
+            on_step: is told the estimates of each step, as the networks see them.
             steps: stop after so many, to see what a step costs; None walks the whole grid.
         """
-        shape = (1, self.image_size, self.image_size)
-        noise = PairNoise(self.seed, indices, shape, self.device)
-        x_T, y_T = noise(), noise()
+        noise = PairNoise(self.seed, indices, self.device)
         with _one_thread() if self.exact else nullcontext():
-            x0, y0 = sample_pairs(
-                self.guider.denoiser,
-                self.generator.denoiser,
-                self.schedule,
-                self.grid[:steps],
-                self.solver.step,
-                x_T,
-                y_T,
-                draw=noise,
-                condition=binarise if self.binarised_condition else None,
-                on_step=on_step,
-            )
+            x0, y0 = self._sample(indices, noise, on_step, steps)
+            slices = self.space.decode_slices(y0).float().cpu().numpy()[:, 0]
         # Binary by an absolute rule, halfway between −1 and +1: where no mass was generated, none appears.
-        masks = (x0 > 0).cpu().numpy()[:, 0]
-        slices = y0.clamp(-1, 1).float().cpu().numpy()[:, 0]
-        return [Candidate(i, m, s) for i, m, s in zip(indices, masks, slices, strict=True)]
+        masks = (self.space.decode_masks(x0) > 0).cpu().numpy()[:, 0]
+        return [
+            Candidate(i, mask, image, self._source(i))
+            for i, mask, image in zip(indices, masks, slices, strict=True)
+        ]
+
+    @abstractmethod
+    def _sample(
+        self, indices: Sequence[int], noise: PairNoise, on_step: OnStep | None, steps: int | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return masks and slices as the networks see them: (B, C, …) in the sampler's space."""
+
+    def _source(self, index: int) -> dict[str, str] | None:
+        return None
+
+    def _first_noise(self, noise: PairNoise) -> tuple[Tensor, Tensor]:
+        """Return x_T and y_T, drawn in this order."""
+        side = self.image_size // self.space.factor
+        x_T = noise.draw(self.space.mask_channels, side, side)
+        return x_T, noise.draw(self.space.slice_channels, side, side)
+
+    def _walk(
+        self,
+        predict_mask: Predictor,
+        predict_slice: Predictor,
+        x_T: Tensor,
+        y_T: Tensor,
+        noise: PairNoise,
+        on_step: OnStep | None,
+        steps: int | None,
+        condition: Callable[[Tensor], Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        return sample_pairs(
+            predict_mask,
+            predict_slice,
+            self.schedule,
+            self.grid[:steps],
+            self.solver.step,
+            x_T,
+            y_T,
+            draw=noise,
+            condition=condition,
+            on_step=on_step,
+        )
+
+
+class PairSampler(Sampler):
+    """Algorithm 2: guider and generator in lockstep.
+
+    Args:
+        guider: model_x, trained for the same slices as the generator.
+        generator: model_y.
+        binarised_condition: show the generator x̂₀ made binary, as the authors do, rather than as it is.
+        **settings: the other arguments of `Sampler`.
+
+    Raises:
+        PigError: see `Sampler`; or networks that do not fit each other.
+    """
+
+    def __init__(
+        self, guider: LoadedDenoiser, generator: LoadedDenoiser, binarised_condition: bool = False, **settings: Any
+    ) -> None:
+        check_pair(guider.meta, generator.meta)
+        super().__init__(generator, **settings)
+        self.guider = guider
+        self.binarised_condition = binarised_condition
+
+    @property
+    def networks(self) -> tuple[LoadedDenoiser, ...]:
+        """Guider and generator."""
+        return (self.guider, self.generator)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """See `Sampler`."""
+        return {**super().provenance, "binarised_condition": self.binarised_condition}
+
+    def _sample(
+        self, indices: Sequence[int], noise: PairNoise, on_step: OnStep | None, steps: int | None
+    ) -> tuple[Tensor, Tensor]:
+        x_T, y_T = self._first_noise(noise)
+        condition = self._binarise if self.binarised_condition else None
+        return self._walk(self.guider.denoiser, self.predict_slice, x_T, y_T, noise, on_step, steps, condition)
+
+    def _binarise(self, x0: Tensor) -> Tensor:
+        return self.space.encode_masks(binarise(self.space.decode_masks(x0)))
+
+
+class GivenMaskSampler(Sampler):
+    """The generator alone: slices for given masks, taken in turn.
+
+    Args:
+        generator: model_y.
+        masks: reads the mask of a number, bool (W, H) at the generator's image size, and says where it is from.
+        count: how many masks there are; the mask of pair i is that of number i modulo ``count``.
+        **settings: the other arguments of `Sampler`.
+    """
+
+    def __init__(
+        self,
+        generator: LoadedDenoiser,
+        masks: Callable[[int], tuple[np.ndarray, dict[str, str]]],
+        count: int,
+        **settings: Any,
+    ) -> None:
+        super().__init__(generator, **settings)
+        self.masks = masks
+        self.count = count
+
+    def _sample(
+        self, indices: Sequence[int], noise: PairNoise, on_step: OnStep | None, steps: int | None
+    ) -> tuple[Tensor, Tensor]:
+        given = np.stack([self.masks(index % self.count)[0] for index in indices])
+        label = torch.from_numpy(given[:, None].astype(np.float32)).to(self.device)
+        mask = self.space.encode_masks(masks_to_diffusion(label))
+        x_T, y_T = self._first_noise(noise)
+        return self._walk(KnownImage(mask, self.schedule), self.predict_slice, x_T, y_T, noise, on_step, steps)
+
+    def _source(self, index: int) -> dict[str, str]:
+        return self.masks(index % self.count)[1]
+
+
+def takes_spacing(generator: LoadedDenoiser) -> bool:
+    """Whether a generator is told the pixel spacing."""
+    return bool(generator.meta["network"]["name"] == "maisi")
+
+
+def wished_spacing(generator: LoadedDenoiser, spacing: Sequence[float] | None) -> list[float] | None:
+    """Return the spacing [x, y] in mm of the slices to come; None where the training set's is unknown.
+
+    Raises:
+        PigError: a wish that is no spacing, or one that the generator cannot hear.
+    """
+    if spacing is None:
+        known: list[float] | None = generator.meta["spacing"]
+        return known
+    if not takes_spacing(generator):
+        raise PigError(
+            f"spacing is {spacing} and the generator's network is {generator.meta['network']['name']}",
+            "leave spacing out, or train a generator that is told it (generator maisi)",
+        )
+    try:
+        wished = [float(value) for value in spacing]
+    except (TypeError, ValueError):
+        wished = []
+    if len(wished) != 2 or not all(0 < value < 100 for value in wished):
+        raise PigError(f"spacing is {spacing!r}", 'give two numbers in mm, as in --spacing "[0.1, 0.1]"')
+    return wished
+
+
+def check_guidance(generator: LoadedDenoiser, guidance: float) -> None:
+    """Refuse guidance of a generator that has never been shown a slice without its mask.
+
+    Raises:
+        PigError: it has not, or guidance is no number of at least 0.
+    """
+    if not isinstance(guidance, int | float) or not 0 <= guidance < 100:
+        raise PigError(f"guidance is {guidance!r}", "give a number of at least 0; 1 is none")
+    settings = generator.meta.get("settings", {})
+    unguided = (
+        settings.get("mask_dropout", 0) > 0 or settings.get("learn_from") == "all" or settings.get("base_sha256")
+    )
+    if guidance != 1 and not unguided:
+        raise PigError(
+            f"guidance is {guidance} and the generator was never shown a slice without its mask",
+            "train it with mask_dropout 0.1 or so, or leave guidance at 1",
+        )
+
+
+def _knows_nothing(settings: Mapping[str, Any]) -> bool:
+    """Whether a training has shown slices without their masks."""
+    dropped = float(settings.get("mask_dropout", 0)) > 0
+    return dropped or settings.get("learn_from") == "all" or settings.get("base_sha256") is not None
 
 
 @contextmanager
@@ -131,3 +303,10 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(former)
+
+
+def decoded(sampler: Sampler, mask: Estimate, slice_: Estimate) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first pair of two estimates as pictures, float32 (W, H): what a film strip shows."""
+    x0 = sampler.space.decode_masks(mask.x0[:1])
+    y0 = sampler.space.decode_slices(slice_.x0[:1])
+    return x0[0, 0].float().cpu().numpy(), y0[0, 0].float().cpu().numpy()

@@ -175,16 +175,24 @@ class WeightsExport:
         meta: makes the meta of an iteration; knows the role.
         interval: iterations between two exports; one is made at the end, too.
         best: says which weights are the best.
+        autoencoder: the content of its checkpoint, for a generator of latents, which brings it along.
     """
 
     def __init__(
-        self, folder: str | Path, ema: AveragedModel, meta: TrainingMeta, interval: int, best: Best
+        self,
+        folder: str | Path,
+        ema: AveragedModel,
+        meta: TrainingMeta,
+        interval: int,
+        best: Best,
+        autoencoder: dict[str, Any] | None = None,
     ) -> None:
         self.folder = Path(folder)
         self.ema = ema
         self.meta = meta
         self.interval = interval
         self.best = best
+        self.autoencoder = autoencoder
 
     def attach(self, engine: Engine) -> None:
         """Listen for the start, for every ``interval`` iterations and for the end."""
@@ -202,6 +210,6 @@ class WeightsExport:
         if not all(bool(torch.isfinite(value).all()) for value in weights.values()):
             return
         meta = self.meta(engine.state.iteration)
-        save_weights(self.folder / f"model_{self.meta.role}.pt", weights, meta)
-        if self.best.iteration == engine.state.iteration:
-            save_weights(self.folder / f"model_{self.meta.role}_best.pt", weights, meta)
+        names = ["", "_best"] if self.best.iteration == engine.state.iteration else [""]
+        for name in names:
+            save_weights(self.folder / f"model_{self.meta.role}{name}.pt", weights, meta, self.autoencoder)

@@ -50,7 +50,7 @@ def test_perfect_network_gives_x0_back(solver, grid, prediction, steps):
     generator = rng(4)
     result = walk(
         SCHEDULE, network, GRIDS[grid](SCHEDULE, steps), SOLVERS[solver].step, x_T,
-        draw=lambda: torch.randn(x0.shape, generator=generator, dtype=torch.float64),
+        draw=lambda like: torch.randn(like.shape, generator=generator, dtype=torch.float64),
     )  # fmt: skip
     torch.testing.assert_close(result, x0, rtol=0, atol=1e-10)
 
@@ -116,7 +116,7 @@ def test_ddpm_step_is_the_textbook_posterior():
     )
     variance = (1 - alpha_bar[t - 1]) / (1 - alpha_bar[t]) * betas[t]
     now = Estimate(x0, SCHEDULE.noise_between(x0, x_t, t))
-    found = ddpm_step(SCHEDULE, x_t, now, t, t - 1, None, draw=lambda: z)
+    found = ddpm_step(SCHEDULE, x_t, now, t, t - 1, None, draw=lambda like: z)
     torch.testing.assert_close(found, mean + variance.sqrt() * z, rtol=0, atol=1e-12)
 
 
@@ -129,7 +129,7 @@ def test_ddpm_samples_have_the_variance_of_the_data():
         x0 = alpha_bar.sqrt() * spread**2 / (alpha_bar * spread**2 + 1 - alpha_bar) * x_t
         return Estimate(x0, SCHEDULE.noise_between(x0, x_t, t))
 
-    def draw() -> torch.Tensor:
+    def draw(like: torch.Tensor | None = None) -> torch.Tensor:
         return torch.randn(20_000, generator=generator, dtype=torch.float64)
 
     found = walk(SCHEDULE, denoise, uniform_grid(SCHEDULE, 1024), ddpm_step, draw(), draw)
