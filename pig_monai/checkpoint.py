@@ -3,12 +3,13 @@
 ``meta`` says how to build the network and what it was trained for, so that sampling repeats no definition and
 no mismatch goes unnoticed. Only tensors and plain types are read back: a checkpoint cannot run code.
 
-The keys of a diffusion network's meta: ``role`` (guider | generator), ``network`` (name, arguments),
-``schedule``, ``prediction``, ``image_size`` (pixels), ``preprocessing`` (of the training slices), ``spacing``
-(median, mm at ``image_size``; null where unknown), ``masks`` (areas and numbers of components), ``fold`` (held
-out), ``data`` (fingerprint of the training slices), ``space`` (of the latents; null for pixels), ``origin``,
-``iteration``, ``settings`` (of the training) and ``versions``. A generator of latents brings its ``autoencoder``
-along, a checkpoint within the checkpoint, so that its slices can always be decoded.
+The keys of a meta: ``role`` (guider | generator | autoencoder), ``network`` (name, arguments), ``image_size``
+(pixels), ``preprocessing`` (of the training slices), ``spacing`` (median, mm at ``image_size``; null where
+unknown), ``fold`` (held out), ``data`` (fingerprint of the training slices), ``origin``, ``iteration``,
+``settings`` (of the training) and ``versions``; of a diffusion network also ``schedule``, ``prediction``,
+``masks`` (areas and numbers of components) and ``space`` (of the latents; null for pixels); of an autoencoder
+``latent`` (``factor``, ``channels``, and ``mean`` and ``std`` of each channel). A generator of latents brings its
+``autoencoder`` along, a checkpoint within the checkpoint, so that its slices can always be decoded.
 """
 
 from __future__ import annotations
@@ -29,18 +30,12 @@ from pig_monai.files import read_json, save_torch, sha256
 from pig_monai.partial_weights import take_what_fits
 from pig_monai.runs import RECORD, differences
 
-ROLES = ("guider", "generator")
-REQUIRED_META = (
-    "role",
-    "network",
-    "schedule",
-    "prediction",
-    "image_size",
-    "preprocessing",
-    "fold",
-    "data",
-    "origin",
-)
+REQUIRED_META = ("role", "network", "image_size", "preprocessing", "fold", "data", "origin")
+REQUIRED_OF_ROLE = {
+    "guider": ("schedule", "prediction"),
+    "generator": ("schedule", "prediction"),
+    "autoencoder": ("latent",),
+}
 
 LEAST_SHARE = 0.1
 """Of a network's parameters that weights must fit to be worth starting from."""
@@ -87,7 +82,7 @@ def load_checkpoint(path: str | Path, role: str, name: str | None = None) -> dic
 
     Args:
         path: a weights file, or the run folder that holds ``model_<role>.pt``.
-        role: ``guider`` or ``generator``.
+        role: ``guider``, ``generator`` or ``autoencoder``.
         name: of the id that gave the path, for errors; ``<role>_ckpt`` by default.
 
     Raises:
@@ -111,17 +106,25 @@ def load_checkpoint(path: str | Path, role: str, name: str | None = None) -> dic
             f"name a model_{role}.pt that train_{role}.yaml wrote, not a file from checkpoints/",
         )
     state_dict, meta = content["model"], content["meta"]
-    missing = [key for key in REQUIRED_META if key not in meta] if isinstance(meta, dict) else REQUIRED_META
-    if missing:
-        raise PigError(
-            f"{given}: its meta lacks {missing[0]}", f"name a model_{role}.pt that train_{role}.yaml wrote"
-        )
+    if not isinstance(meta, dict) or "role" not in meta:
+        raise _lacking(given, "role", role)
     if meta["role"] != role:
-        raise PigError(f"{given} holds a {meta['role']}", f"name a {role}'s weights")
+        raise PigError(f"{given} holds {_a(meta['role'])}", f"name {_a(role)}'s weights")
+    missing = next((key for key in (*REQUIRED_META, *REQUIRED_OF_ROLE[role]) if key not in meta), None)
+    if missing is not None:
+        raise _lacking(given, missing, role)
     broken = next((key for key, value in state_dict.items() if not bool(torch.isfinite(value).all())), None)
     if broken is not None:
         raise PigError(f"{given}: {broken} holds values that are no numbers", "the file is damaged; train anew")
     return content
+
+
+def _lacking(given: str, key: str, role: str) -> PigError:
+    return PigError(f"{given}: its meta lacks {key}", f"name a model_{role}.pt that train_{role}.yaml wrote")
+
+
+def _a(role: str) -> str:
+    return f"{'an' if role[:1] in 'aeiou' else 'a'} {role}"
 
 
 def weights_path(path: str | Path, role: str) -> Path:
@@ -144,7 +147,7 @@ def _weights_in(folder: Path, role: str, given: str) -> Path:
             f"wait for the training's first checkpoint_interval, or train on with train_{role}.yaml",
         )
     if workflow is not None:
-        raise PigError(f"{given} is the folder of a {workflow} run", f"name a {role}'s run folder or weights")
+        raise PigError(f"{given} is the folder of {_a(workflow)} run", f"name {_a(role)}'s run folder or weights")
     raise PigError(f"{given} holds no {path.name}", f"name the output_dir of train_{role}.yaml, or a weights file")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from pig_monai.autoencoder.networks import autoencoder_kl
 from pig_monai.errors import PigError
 from pig_monai.generators.concat import ConcatUNet
 from pig_monai.generators.controlnet import ControlledUNet
@@ -73,7 +74,7 @@ def diffusion_network(
     return network
 
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {}
+NETWORKS: dict[str, Callable[..., nn.Module]] = {"autoencoder_kl": autoencoder_kl}
 """Networks besides those of `diffusion_network`, by name."""
 
 

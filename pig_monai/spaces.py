@@ -91,7 +91,7 @@ class LatentSpace:
         self.factor = autoencoder.factor
         self.slice_channels = autoencoder.channels
         self.mask_channels = self.factor**2
-        self.content = autoencoder.content
+        self.content: dict[str, Any] | None = autoencoder.content
 
     def encode_slices(self, slices: Tensor) -> Tensor:
         """Return the latents: of mean 0 and standard deviation 1 over the training set, channel by channel."""

@@ -12,7 +12,7 @@ from monai.bundle import ConfigWorkflow
 
 from pig_monai.checkpoint import load_weights
 from pig_monai.data.folder import read_datalist
-from pig_monai.networks import check_image_size
+from pig_monai.networks import build_network, check_image_size, diffusion_network
 from tests.conftest import ROOT, TINY, last_line, run_bundle
 
 BUNDLE = ROOT / "bundles/pig_dbt"

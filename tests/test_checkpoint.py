@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pig_monai.checkpoint import REQUIRED_META, initial_network, load_weights, save_weights
+from pig_monai.checkpoint import REQUIRED_META, REQUIRED_OF_ROLE, initial_network, load_weights, save_weights
 from pig_monai.denoisers import check_pair, load_denoiser
 from pig_monai.diffusion.schedule import NoiseSchedule
 from pig_monai.errors import PigError
@@ -42,7 +42,7 @@ def test_a_training_state_is_not_taken_for_weights(tmp_path):
 
 
 def meta(role: str, **more: object) -> dict:
-    return {**dict.fromkeys(REQUIRED_META), "role": role, **more}
+    return {**dict.fromkeys((*REQUIRED_META, *REQUIRED_OF_ROLE[role])), "role": role, **more}
 
 
 @pytest.mark.parametrize("key", ["network", "prediction", "fold"])

@@ -277,11 +277,7 @@ def check_guidance(generator: LoadedDenoiser, guidance: float) -> None:
     """
     if not isinstance(guidance, int | float) or not 0 <= guidance < 100:
         raise PigError(f"guidance is {guidance!r}", "give a number of at least 0; 1 is none")
-    settings = generator.meta.get("settings", {})
-    unguided = (
-        settings.get("mask_dropout", 0) > 0 or settings.get("learn_from") == "all" or settings.get("base_sha256")
-    )
-    if guidance != 1 and not unguided:
+    if guidance != 1 and not _knows_nothing(generator.meta.get("settings", {})):
         raise PigError(
             f"guidance is {guidance} and the generator was never shown a slice without its mask",
             "train it with mask_dropout 0.1 or so, or leave guidance at 1",

@@ -1,0 +1,1 @@
+"""The autoencoder of latent generators: network, losses, training, latents, evaluation."""
