@@ -191,8 +191,45 @@ class GeneratorBatch(_DiffusionBatch):
         return shown.to(pair["x0"].dtype)
 
 
-CONDITIONS = ("mask", "guider", "none")
-"""What a generator may be shown in training."""
+class JointBatch(_DiffusionBatch):
+    """The rival of guidance: one net is shown mask and slice as channels of one image, and asked for both noises.
+
+    Args:
+        schedule: the noise schedule.
+        prediction: ``epsilon``, ``v``, or ``flow`` on a rectified flow.
+        seed: of the training's noise, ≥ 0.
+    """
+
+    def __call__(
+        self, batchdata: Mapping[str, Tensor], device: Any = None, non_blocking: bool = False, **kwargs: Any
+    ) -> TrainingStep:
+        """Return the training step for a batch of labelled slices."""
+        pair = self._noisy_pair(batchdata, device)
+        z0, eps, z_t = (torch.cat([pair[x], pair[y]], dim=1) for x, y in _JOINT)
+        target = self.schedule.target(z0, eps, pair["t"], self.prediction)
+        shown = {"timesteps": pair["timesteps"], "condition": torch.zeros_like(pair["x0"]), "spacing": None}
+        return z_t, Target(target, None, pair["timesteps"]), (), shown
+
+
+_JOINT = (("x0", "y0"), ("eps_1", "eps_2"), ("x_t", "y_t"))
+
+CONDITIONS = ("mask", "guider", "none", "joint")
+"""What a generator may be shown in training; ``joint`` makes it the one net of mask and slice."""
+
+
+def generator_batch(condition: str, **settings: Any) -> GeneratorBatch | JointBatch:
+    """Return what prepares a generator's batches.
+
+    Args:
+        condition: one of `CONDITIONS`.
+        **settings: the other arguments of `GeneratorBatch`; ``joint`` uses its first three.
+
+    Raises:
+        PigError: see `GeneratorBatch`.
+    """
+    if condition == "joint":
+        return JointBatch(settings["schedule"], settings["prediction"], settings["seed"])
+    return GeneratorBatch(condition=condition, **settings)
 
 
 class DiffusionLoss(nn.Module):

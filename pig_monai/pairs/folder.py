@@ -104,7 +104,7 @@ class PairsFolder:
     def remove_unrecorded(self) -> None:
         """Remove the files of candidates that were judged after the last record: they are drawn again."""
         self._write_datalist()  # first: it may name some of them, and this may be stopped half way, too
-        known = {entry[key] for entry in self.entries for key in ("image", "label")}
+        known = {entry[key] for entry in self.entries for key in ("image", "label") if key in entry}
         for part in ("images", "labels"):
             for path in (self.folder / part).glob("synthetic-*.nii.gz"):
                 if f"{part}/{path.name}" not in known:
@@ -129,7 +129,7 @@ class PairsFolder:
         Returns:
             why it was rejected, or None.
         """
-        reason = rejection_reason(candidate.mask, candidate.image, limits)
+        reason = None if candidate.mask is None else rejection_reason(candidate.mask, candidate.image, limits)
         if reason is None:
             self.entries.append(self._write(candidate, spacing))
         else:
@@ -144,10 +144,13 @@ class PairsFolder:
         seed = self.common.provenance["seed"]
         name = f"synthetic-{seed}-{candidate.index:06d}"
         write_slice(self.folder / f"images/{name}.nii.gz", candidate.image, spacing)
-        write_label(self.folder / f"labels/{name}.nii.gz", candidate.mask, spacing)
+        files = {"image": f"images/{name}.nii.gz"}
+        if candidate.mask is not None:
+            files["label"] = f"labels/{name}.nii.gz"
+            write_label(self.folder / files["label"], candidate.mask, spacing)
+        given = {} if candidate.source is None else {"mask_of": candidate.source}
         return {
-            "image": f"images/{name}.nii.gz",
-            "label": f"labels/{name}.nii.gz",
+            **files,
             "patient": f"synthetic-{seed}-{candidate.index}",
             "view": None,
             "laterality": None,
@@ -156,6 +159,7 @@ class PairsFolder:
             "spacing": spacing,
             "origin": "synthetic",
             "index": candidate.index,
+            **given,
             "provenance": self.common.provenance,
         }
 

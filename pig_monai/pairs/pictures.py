@@ -25,7 +25,7 @@ def draw_contact_sheet(folder: Path, entries: Sequence[dict[str, Any]]) -> None:
     """
     chosen = entries[:SHEET_PAIRS]
     slices = [read_slice(folder / entry["image"]) for entry in chosen]
-    masks = [read_label(folder / entry["label"]) for entry in chosen]
+    masks = [read_label(folder / entry["label"]) if "label" in entry else None for entry in chosen]
     scale = magnification(SHEET_TILE, len(slices[0]))
     with atomic_path(folder / "contact_sheet.png") as scratch:
         contact_sheet(slices, masks, columns=8, scale=scale).save(scratch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,12 +13,11 @@ import torch
 from torch import Tensor
 
 from pig_monai.checkpoint import versions
-from pig_monai.denoisers import LoadedDenoiser, check_pair
+from pig_monai.denoisers import LoadedDenoiser
 from pig_monai.diffusion.noise import PairNoise
-from pig_monai.diffusion.sampling import Denoiser, KnownImage, OnStep, Predictor, binarise, sample_pairs
+from pig_monai.diffusion.sampling import Denoiser, OnStep, Predictor, sample_pairs
 from pig_monai.diffusion.solvers import Estimate, find_solver
-from pig_monai.diffusion.training import masks_to_diffusion
-from pig_monai.errors import PigError
+from pig_monai.pairs.wishes import check_guidance, takes_spacing, wished_spacing
 
 
 @dataclass(frozen=True)
@@ -27,13 +26,13 @@ class Candidate:
 
     Args:
         index: of the pair; with the seed it decides the pair.
-        mask: bool (W, H).
+        mask: bool (W, H); None for a slice that was made without one.
         image: the slice, float32 (W, H) in [−1, 1].
         source: of a given mask: the patient it was drawn for, and its file's name.
     """
 
     index: int
-    mask: np.ndarray
+    mask: np.ndarray | None
     image: np.ndarray
     source: dict[str, str] | None = None
 
@@ -118,12 +117,14 @@ class Sampler(ABC):
         with _one_thread() if self.exact else nullcontext():
             x0, y0 = self._sample(indices, noise, on_step, steps)
             slices = self.space.decode_slices(y0).float().cpu().numpy()[:, 0]
-        # Binary by an absolute rule, halfway between −1 and +1: where no mass was generated, none appears.
-        masks = (self.space.decode_masks(x0) > 0).cpu().numpy()[:, 0]
         return [
             Candidate(i, mask, image, self._source(i))
-            for i, mask, image in zip(indices, masks, slices, strict=True)
+            for i, mask, image in zip(indices, self._masks(x0), slices, strict=True)
         ]
+
+    def _masks(self, x0: Tensor) -> Sequence[np.ndarray | None]:
+        """Return the masks (W, H) by an absolute rule: where no mass was generated, none appears."""
+        return list((self.space.decode_masks(x0) > 0).cpu().numpy()[:, 0])
 
     @abstractmethod
     def _sample(
@@ -163,131 +164,6 @@ class Sampler(ABC):
             condition=condition,
             on_step=on_step,
         )
-
-
-class PairSampler(Sampler):
-    """Algorithm 2: guider and generator in lockstep.
-
-    Args:
-        guider: model_x, trained for the same slices as the generator.
-        generator: model_y.
-        binarised_condition: show the generator x̂₀ made binary, as the authors do, rather than as it is.
-        **settings: the other arguments of `Sampler`.
-
-    Raises:
-        PigError: see `Sampler`; or networks that do not fit each other.
-    """
-
-    def __init__(
-        self, guider: LoadedDenoiser, generator: LoadedDenoiser, binarised_condition: bool = False, **settings: Any
-    ) -> None:
-        check_pair(guider.meta, generator.meta)
-        super().__init__(generator, **settings)
-        self.guider = guider
-        self.binarised_condition = binarised_condition
-
-    @property
-    def networks(self) -> tuple[LoadedDenoiser, ...]:
-        """Guider and generator."""
-        return (self.guider, self.generator)
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """See `Sampler`."""
-        return {**super().provenance, "binarised_condition": self.binarised_condition}
-
-    def _sample(
-        self, indices: Sequence[int], noise: PairNoise, on_step: OnStep | None, steps: int | None
-    ) -> tuple[Tensor, Tensor]:
-        x_T, y_T = self._first_noise(noise)
-        condition = self._binarise if self.binarised_condition else None
-        return self._walk(self.guider.denoiser, self.predict_slice, x_T, y_T, noise, on_step, steps, condition)
-
-    def _binarise(self, x0: Tensor) -> Tensor:
-        return self.space.encode_masks(binarise(self.space.decode_masks(x0)))
-
-
-class GivenMaskSampler(Sampler):
-    """The generator alone: slices for given masks, taken in turn.
-
-    Args:
-        generator: model_y.
-        masks: reads the mask of a number, bool (W, H) at the generator's image size, and says where it is from.
-        count: how many masks there are; the mask of pair i is that of number i modulo ``count``.
-        **settings: the other arguments of `Sampler`.
-    """
-
-    def __init__(
-        self,
-        generator: LoadedDenoiser,
-        masks: Callable[[int], tuple[np.ndarray, dict[str, str]]],
-        count: int,
-        **settings: Any,
-    ) -> None:
-        super().__init__(generator, **settings)
-        self.masks = masks
-        self.count = count
-
-    def _sample(
-        self, indices: Sequence[int], noise: PairNoise, on_step: OnStep | None, steps: int | None
-    ) -> tuple[Tensor, Tensor]:
-        given = np.stack([self.masks(index % self.count)[0] for index in indices])
-        label = torch.from_numpy(given[:, None].astype(np.float32)).to(self.device)
-        mask = self.space.encode_masks(masks_to_diffusion(label))
-        x_T, y_T = self._first_noise(noise)
-        return self._walk(KnownImage(mask, self.schedule), self.predict_slice, x_T, y_T, noise, on_step, steps)
-
-    def _source(self, index: int) -> dict[str, str]:
-        return self.masks(index % self.count)[1]
-
-
-def takes_spacing(generator: LoadedDenoiser) -> bool:
-    """Whether a generator is told the pixel spacing."""
-    return bool(generator.meta["network"]["name"] == "maisi")
-
-
-def wished_spacing(generator: LoadedDenoiser, spacing: Sequence[float] | None) -> list[float] | None:
-    """Return the spacing [x, y] in mm of the slices to come; None where the training set's is unknown.
-
-    Raises:
-        PigError: a wish that is no spacing, or one that the generator cannot hear.
-    """
-    if spacing is None:
-        known: list[float] | None = generator.meta["spacing"]
-        return known
-    if not takes_spacing(generator):
-        raise PigError(
-            f"spacing is {spacing} and the generator's network is {generator.meta['network']['name']}",
-            "leave spacing out, or train a generator that is told it (generator maisi)",
-        )
-    try:
-        wished = [float(value) for value in spacing]
-    except (TypeError, ValueError):
-        wished = []
-    if len(wished) != 2 or not all(0 < value < 100 for value in wished):
-        raise PigError(f"spacing is {spacing!r}", 'give two numbers in mm, as in --spacing "[0.1, 0.1]"')
-    return wished
-
-
-def check_guidance(generator: LoadedDenoiser, guidance: float) -> None:
-    """Refuse guidance of a generator that has never been shown a slice without its mask.
-
-    Raises:
-        PigError: it has not, or guidance is no number of at least 0.
-    """
-    if not isinstance(guidance, int | float) or not 0 <= guidance < 100:
-        raise PigError(f"guidance is {guidance!r}", "give a number of at least 0; 1 is none")
-    if guidance != 1 and not _knows_nothing(generator.meta.get("settings", {})):
-        raise PigError(
-            f"guidance is {guidance} and the generator was never shown a slice without its mask",
-            "train it with mask_dropout 0.1 or so, or leave guidance at 1",
-        )
-
-
-def _knows_nothing(settings: Mapping[str, Any]) -> bool:
-    """Whether a training has shown slices without their masks."""
-    dropped = float(settings.get("mask_dropout", 0)) > 0
-    return dropped or settings.get("learn_from") == "all" or settings.get("base_sha256") is not None
 
 
 @contextmanager
