@@ -44,7 +44,7 @@ def diffusion_network(
         num_res_blocks: residual blocks a level.
         num_head_channels: channels of an attention head.
         norm_num_groups: groups of the GroupNorm layers.
-        patch_size: 1 works on pixels (the paper), p > 1 on p × p patches (``concat`` only).
+        patch_size: 1 works on pixels (the paper), p > 1 on p × p patches.
         image_channels: of the noisy image: 1 for a slice, a latent's channels, f² for a mask on a latent's grid.
         condition_channels: of the condition, likewise; 0 for an unconditional net.
 
@@ -53,8 +53,6 @@ def diffusion_network(
     """
     if name not in GENERATORS:
         raise PigError(f"generator is {name!r}", f"give one of {', '.join(GENERATORS)}")
-    if name != "concat" and patch_size != 1:
-        raise PigError(f"patch_size is {patch_size} and generator is {name}", "give patch_size 1")
     try:
         arguments: dict[str, Any] = {
             "channels": [int(c) for c in channels],
@@ -64,9 +62,8 @@ def diffusion_network(
             "norm_num_groups": int(norm_num_groups),
             "image_channels": int(image_channels),
             "condition_channels": int(condition_channels),
+            "patch_size": int(patch_size),
         }
-        if name == "concat":
-            arguments["patch_size"] = int(patch_size)
         network = GENERATORS[name](**arguments)
     except (ValueError, TypeError, ZeroDivisionError) as cause:
         raise PigError(f"network_def: {cause}", "mend channels, attention_levels or num_head_channels") from cause
@@ -104,6 +101,6 @@ def check_image_size(network: nn.Module, image_size: int, factor: int = 1) -> No
         factor: pixels a side of the grid's cells that the network works on: 1, or a latent's.
     """
     spec: Any = network.spec
-    step = factor * spec["arguments"].get("patch_size", 1) * 2 ** (len(spec["arguments"]["channels"]) - 1)
+    step = factor * spec["arguments"]["patch_size"] * 2 ** (len(spec["arguments"]["channels"]) - 1)
     if image_size % step:
         raise PigError(f"image_size is {image_size}", f"give a multiple of {step} for this network")

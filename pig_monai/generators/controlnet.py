@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from monai.networks.nets import ControlNet, DiffusionModelUNet
 from torch import Tensor, nn
 
+from pig_monai.generators.patches import PatchedNetwork
 
-class ControlledUNet(nn.Module):
+EMBEDDING = (16,)
+"""Channels of the branch's first layer: each further entry would halve the resolution, which the mask must not lose."""
+
+
+class ControlledUNet(PatchedNetwork):
     """An unconditional `DiffusionModelUNet` and, where there is a condition, MONAI's `ControlNet` beside it.
 
     The branch starts with zero outputs, so a fresh branch leaves the unconditional net as it was. Where nothing is
@@ -18,15 +22,18 @@ class ControlledUNet(nn.Module):
     Args:
         image_channels: C of the noisy image.
         condition_channels: C' of the condition; 0 makes no branch: the unconditional net alone.
+        patch_size: see `PatchedNetwork`.
         **unet: the other arguments of both networks, which are the same.
     """
 
-    def __init__(self, image_channels: int, condition_channels: int, **unet: Any) -> None:
-        super().__init__()
-        self.unet = self._make_unet(image_channels, **unet)
-        self.control = (
-            self._make_branch(image_channels, condition_channels, **unet) if condition_channels else None
-        )
+    def __init__(self, image_channels: int, condition_channels: int, patch_size: int, **unet: Any) -> None:
+        super().__init__(patch_size)
+        self.unet = self._make_unet(image_channels * patch_size**2, **unet)
+        self.control: nn.Module | None = None
+        if condition_channels:
+            self.control = self._make_branch(
+                image_channels * patch_size**2, condition_channels * patch_size**2, **unet
+            )
 
     def _make_unet(self, image_channels: int, **unet: Any) -> nn.Module:
         return DiffusionModelUNet(
@@ -42,18 +49,14 @@ class ControlledUNet(nn.Module):
             spatial_dims=2,
             in_channels=image_channels,
             conditioning_embedding_in_channels=condition_channels,
-            # one width: each further one would halve the resolution, which the mask must not lose
-            conditioning_embedding_num_channels=(16,),
+            conditioning_embedding_num_channels=EMBEDDING,
             use_flash_attention=True,
             **unet,
         )
 
-    def forward(
-        self, noisy: Tensor, timesteps: Tensor, condition: Tensor, spacing: Tensor | None = None
-    ) -> Tensor:
-        """Return the prediction; shapes as in `pig_monai.generators`."""
-        noisy = noisy.contiguous(memory_format=torch.channels_last)
-        return self._predict(noisy, timesteps, spacing, *self._residuals(noisy, timesteps, condition))
+    def _predict(self, noisy: Tensor, timesteps: Tensor, condition: Tensor, spacing: Tensor | None) -> Tensor:
+        down, middle = self._residuals(noisy, timesteps, condition)
+        return self._steered(noisy, timesteps, spacing, down, middle)
 
     def _residuals(
         self, noisy: Tensor, timesteps: Tensor, condition: Tensor
@@ -68,7 +71,7 @@ class ControlledUNet(nn.Module):
         scale = known.to(noisy.dtype).reshape(-1, 1, 1, 1)
         return [residual * scale for residual in down], middle * scale
 
-    def _predict(
+    def _steered(
         self,
         noisy: Tensor,
         timesteps: Tensor,

@@ -9,7 +9,7 @@ from monai.apps.generation.maisi.networks.controlnet_maisi import ControlNetMais
 from monai.apps.generation.maisi.networks.diffusion_model_unet_maisi import DiffusionModelUNetMaisi
 from torch import Tensor, nn
 
-from pig_monai.generators.controlnet import ControlledUNet
+from pig_monai.generators.controlnet import EMBEDDING, ControlledUNet
 
 SPACING_UNIT = 0.1
 """mm: what the networks are told a spacing in, so that the numbers are near 1."""
@@ -37,13 +37,13 @@ class MaisiUNet(ControlledUNet):
             spatial_dims=2,
             in_channels=image_channels,
             conditioning_embedding_in_channels=condition_channels,
-            conditioning_embedding_num_channels=(16,),
+            conditioning_embedding_num_channels=EMBEDDING,
             use_checkpointing=False,
             use_flash_attention=torch.cuda.is_available(),
             **_renamed(unet),
         )
 
-    def _predict(
+    def _steered(
         self,
         noisy: Tensor,
         timesteps: Tensor,
