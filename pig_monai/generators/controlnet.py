@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pig_monai.generators.patches import PatchedNetwork
 
 EMBEDDING = (16,)
-"""Channels of the branch's first layer: each further entry would halve the resolution, which the mask must not lose."""
+"""Channels of the branch's first layer: each further entry would halve the resolution, and lose small masks."""
 
 
 class ControlledUNet(PatchedNetwork):

@@ -15,6 +15,22 @@ SPACING_UNIT = 0.1
 """mm: what the networks are told a spacing in, so that the numbers are near 1."""
 
 
+class SteeredUNetMaisi(DiffusionModelUNetMaisi):
+    """MAISI's net that adds a branch's residuals to copies of its skip connections.
+
+    MAISI's own adds in place: that breaks the gradient of a net that is trained along with its branch, and lets
+    the last residual slip into the middle of the net as well.
+    """
+
+    def _apply_down_blocks(
+        self, h: Tensor, emb: Tensor, context: Tensor | None, down_block_additional_residuals: list[Tensor] | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        h, skips = super()._apply_down_blocks(h, emb, context, None)
+        if down_block_additional_residuals is not None:
+            skips = [skip + more for skip, more in zip(skips, down_block_additional_residuals, strict=True)]
+        return h, skips
+
+
 class MaisiUNet(ControlledUNet):
     """`DiffusionModelUNetMaisi` with its spacing input, and `ControlNetMaisi` beside it; 2-D.
 
@@ -23,7 +39,7 @@ class MaisiUNet(ControlledUNet):
     """
 
     def _make_unet(self, image_channels: int, **unet: Any) -> nn.Module:
-        return DiffusionModelUNetMaisi(
+        return SteeredUNetMaisi(
             spatial_dims=2,
             in_channels=image_channels,
             out_channels=image_channels,
