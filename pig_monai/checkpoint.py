@@ -183,7 +183,7 @@ def initial_network(
     Args:
         network: freshly made.
         init_ckpt: weights or run folder of the same role; None keeps the fresh weights.
-        role: ``guider`` or ``generator``.
+        role: ``guider``, ``generator`` or ``autoencoder``.
         device: where to train.
         prediction: what the training's network predicts; None accepts weights of any prediction.
         schedule: the training's noise schedule; None accepts weights of any.
@@ -209,7 +209,8 @@ def initial_network(
                 f"{100 * taken.share:.1f} % of the parameters fit",
                 "give network_def more of the checkpoint's arguments, or start without init_ckpt",
             )
-        about = f"iteration {meta.get('iteration')}, {meta['image_size']} pixels, {meta['prediction']}"
+        known = (f"iteration {meta.get('iteration')}", f"{meta['image_size']} pixels", meta.get("prediction"))
+        about = ", ".join(word for word in known if word)
         for line in (f"starting from {weights_path(init_ckpt, role)} ({about})", *taken.lines()):
             print(f"{role}: {line}", file=sys.stderr)
     return to_device(network, device)

@@ -45,8 +45,8 @@ class Autoencoder:
         amp: bool = False,
         sha256: str | None = None,
     ) -> None:
-        to_device(network, device).eval().requires_grad_(False)
-        self.network = network
+        to_device(network, device)
+        self.network = network.eval().requires_grad_(False)
         self.meta = dict(meta)
         self.device = torch.device(device)
         self.amp = amp

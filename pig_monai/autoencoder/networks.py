@@ -47,6 +47,7 @@ class PatchedAutoencoderKL(AutoencoderKL):
             with_decoder_nonlocal_attn=False,
         )
         self.patch_size = patch_size
+        self.factor = patch_size * 2 ** (len(channels) - 1)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return μ and σ of the latents, (B, c, W / f, H / f) each, for slices (B, 1, W, H)."""

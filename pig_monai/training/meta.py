@@ -52,26 +52,15 @@ class TrainingMeta:
         space: Space,
         settings: Mapping[str, Any],
     ) -> None:
-        check_image_size(network, image_size, space.factor)
         self.role = role
         self.space = space
         entries = training_entries(dataset_dir, fold)
         self._slices = Dataset(entries, load_slices(image_size))
-        size = stored_size(dataset_dir)
         self._described = {
-            "role": role,
-            "network": network.spec,
+            **describe_training(role, network, image_size, dataset_dir, fold, entries, settings, space.factor),
             "schedule": schedule.to_dict(),
             "prediction": prediction,
-            "image_size": image_size,
-            "preprocessing": read_datalist(dataset_dir)["preprocessing"],
-            "spacing": median_spacing(entries, size, image_size),
-            "fold": fold,
-            "data": settings["data"],
             "space": space.to_dict(),
-            "origin": sorted({entry.get("origin", "real") for entry in entries}),
-            "settings": dict(settings),
-            "versions": versions(),
         }
 
     def __call__(self, iteration: int) -> dict[str, Any]:
@@ -88,6 +77,46 @@ class TrainingMeta:
         slices = (self._slices[number] for number in range(len(self._slices)))
         items = ((item["label"][0].numpy() > 0.5, item["image"][0].numpy()) for item in slices)
         return {**self._described, "masks": mask_statistics(items)}
+
+
+def describe_training(
+    role: str,
+    network: nn.Module,
+    image_size: int,
+    dataset_dir: str | Path,
+    fold: int,
+    entries: Sequence[Mapping[str, Any]],
+    settings: Mapping[str, Any],
+    factor: int = 1,
+) -> dict[str, Any]:
+    """Return what the meta of any training's weights says (see `pig_monai.checkpoint`).
+
+    Args:
+        role: what the network is for.
+        network: made by `pig_monai.networks`.
+        image_size: pixels a side.
+        dataset_dir: the dataset folder.
+        fold: the fold held out; −1 for none.
+        entries: trained on.
+        settings: of the training, by id; ``data`` is the fingerprint of the training slices.
+        factor: pixels a side of a position that the network sees.
+
+    Raises:
+        PigError: a dataset that does not say how large its slices are, or an image size that does not fit.
+    """
+    check_image_size(network, image_size, factor)
+    return {
+        "role": role,
+        "network": network.spec,
+        "image_size": image_size,
+        "preprocessing": read_datalist(dataset_dir)["preprocessing"],
+        "spacing": median_spacing(entries, stored_size(dataset_dir), image_size),
+        "fold": fold,
+        "data": settings["data"],
+        "origin": sorted({entry.get("origin", "real") for entry in entries}),
+        "settings": dict(settings),
+        "versions": versions(),
+    }
 
 
 def mask_statistics(items: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +29,65 @@ BANDS = 4
 COLUMNS = ("loss", "validation_loss", "learning_rate", "ema_distance", "images_per_second")
 
 
-class Measurements:
-    """Measures, over every ``every`` iterations: loss, loss by noise level, learning rate, EMA, throughput.
+class Meter(ABC):
+    """Measures, over every ``every`` iterations: losses, learning rate, EMA, throughput.
+
+    ``ema_distance`` is ‖EMA − weights‖ / ‖weights‖. ``images_per_second`` leaves out the time that validation,
+    previews and saving take. What losses there are a subclass knows.
+
+    Args:
+        network: in training.
+        ema: its average.
+        optimizer: holds the learning rate.
+        every: iterations between two measurements.
+    """
+
+    def __init__(self, network: nn.Module, ema: AveragedModel, optimizer: Optimizer, every: int = 50) -> None:
+        self.network = network
+        self.ema = ema
+        self.optimizer = optimizer
+        self.every = every
+        self.images = 0
+        self.since = 0.0
+        self.elapsed = 0.0
+
+    @abstractmethod
+    def note(self, output: Mapping[str, Any]) -> None:
+        """Keep an iteration's losses, on their device."""
+
+    @abstractmethod
+    def losses(self) -> dict[str, float]:
+        """Return the means of what was kept, by name, and forget it."""
+
+    def attach(self, engine: Engine) -> None:
+        """Listen for iterations."""
+        engine.add_event_handler(Events.GET_BATCH_STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def _start(self, engine: Engine) -> None:
+        self.since = time.perf_counter()
+
+    def __call__(self, engine: Engine) -> None:
+        """Note the iteration's losses; measure when it is time."""
+        output: Any = engine.state.output
+        self.note(output)
+        self.images += len(output[CommonKeys.PRED])
+        measured = engine.state.iteration % self.every == 0
+        figures = self.losses() if measured else {}  # reading them waits for a GPU: the clock below is right
+        self.elapsed += time.perf_counter() - self.since
+        if measured:
+            figures["learning_rate"] = float(self.optimizer.param_groups[0]["lr"])
+            figures["images_per_second"] = self.images / self.elapsed
+            figures["ema_distance"] = weight_distance(self.ema.module, self.network)
+            self.images, self.elapsed = 0, 0.0
+            tell_figures(engine, figures)
+
+
+class Measurements(Meter):
+    """The `Meter` of a diffusion training: its loss, and that by noise level.
 
     ``loss_t0``, ``loss_t256``, … are the means over the images whose timestep lies in that quarter of [0, T), from
-    the given one on. ``ema_distance`` is ‖EMA − weights‖ / ‖weights‖. ``images_per_second`` leaves out the time
-    that validation, previews and saving take.
+    the given one on.
 
     Args:
         network: in training.
@@ -50,43 +105,19 @@ class Measurements:
         num_train_timesteps: int,
         every: int = 50,
     ) -> None:
-        self.network = network
-        self.ema = ema
-        self.optimizer = optimizer
+        super().__init__(network, ema, optimizer, every)
         self.num_train_timesteps = num_train_timesteps
-        self.every = every
-        self.losses: list[Tensor] = []
-        self.timesteps: list[Tensor] = []
-        self.since = 0.0
-        self.elapsed = 0.0
+        self.kept: list[tuple[Tensor, Tensor]] = []
 
-    def attach(self, engine: Engine) -> None:
-        """Listen for iterations."""
-        engine.add_event_handler(Events.GET_BATCH_STARTED, self._start)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
-
-    def _start(self, engine: Engine) -> None:
-        self.since = time.perf_counter()
-
-    def __call__(self, engine: Engine) -> None:
-        """Note the iteration's losses; measure when it is time."""
-        output: Any = engine.state.output
+    def note(self, output: Mapping[str, Any]) -> None:
+        """Keep each image's loss with its timestep."""
         target = output[CommonKeys.LABEL]
-        self.losses.append(DiffusionLoss.per_image(output[CommonKeys.PRED].detach(), target))
-        self.timesteps.append(target.timesteps)
-        measured = engine.state.iteration % self.every == 0
-        figures = self._losses() if measured else {}  # reading them waits for a GPU: the clock below is right
-        self.elapsed += time.perf_counter() - self.since
-        if measured:
-            images = sum(len(losses) for losses in self.losses)
-            figures["learning_rate"] = float(self.optimizer.param_groups[0]["lr"])
-            figures["images_per_second"] = images / self.elapsed
-            figures["ema_distance"] = weight_distance(self.ema.module, self.network)
-            self.losses, self.timesteps, self.elapsed = [], [], 0.0
-            tell_figures(engine, figures)
+        self.kept.append((DiffusionLoss.per_image(output[CommonKeys.PRED].detach(), target), target.timesteps))
 
-    def _losses(self) -> dict[str, float]:
-        losses, timesteps = torch.cat(self.losses).cpu(), torch.cat(self.timesteps).cpu()
+    def losses(self) -> dict[str, float]:
+        """Return the mean loss, and that of each quarter of the timesteps of which there were images."""
+        losses, timesteps = (torch.cat(parts).cpu() for parts in zip(*self.kept, strict=True))
+        self.kept = []
         figures = {"loss": float(losses.mean())}
         band = timesteps * BANDS // self.num_train_timesteps
         for number in range(BANDS):
@@ -114,13 +145,14 @@ class MetricsTable:
 
     Args:
         path: of the csv file.
-        num_train_timesteps: T, for the names of the losses by noise level.
+        num_train_timesteps: T of a diffusion training, for the names of the losses by noise level.
+        more: names of figures that this kind of training has beside `COLUMNS`.
     """
 
-    def __init__(self, path: str | Path, num_train_timesteps: int) -> None:
+    def __init__(self, path: str | Path, num_train_timesteps: int | None = None, more: Sequence[str] = ()) -> None:
         self.path = Path(path)
-        bands = [band_name(number, num_train_timesteps) for number in range(BANDS)]
-        self.columns = ["iteration", *COLUMNS, *bands]
+        by_level = [] if num_train_timesteps is None else [band_name(n, num_train_timesteps) for n in range(BANDS)]
+        self.columns = ["iteration", *COLUMNS, *by_level, *more]
         self.rows: dict[int, dict[str, str]] = {}
 
     def attach(self, engine: Engine) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ignite.engine import Engine, Events
 from PIL import Image
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
@@ -17,11 +16,9 @@ from pig_monai.diffusion.sampling import Denoiser, KnownImage, Predictor, sample
 from pig_monai.diffusion.schedule import Prediction, Schedule
 from pig_monai.diffusion.solvers import find_solver
 from pig_monai.diffusion.training import masks_to_diffusion
-from pig_monai.files import atomic_path
 from pig_monai.pictures import contact_sheet, magnification
 from pig_monai.spaces import Space
-from pig_monai.training.events import tell_picture
-from pig_monai.training.interrupt import stopping
+from pig_monai.training.pictures import Pictures
 
 SHOWN = 6
 TILE = 192  # pixels a side, about
@@ -30,8 +27,8 @@ SEED = 0
 Items = Sequence[Mapping[str, Tensor]]
 
 
-class Previews:
-    """Draws ``previews/<iteration>.png`` every ``interval`` iterations and at the end.
+class Previews(Pictures):
+    """What a guider or a generator makes of a few slices.
 
     A guider is shown true slices, a generator true masks, of the held-out fold where there is one; a generator in
     training beside its guider makes whole pairs. The upper row has the true slices with their masks outlined, the
@@ -68,7 +65,7 @@ class Previews:
         device: torch.device | str,
         interval: int,
     ) -> None:
-        self.folder = Path(folder)
+        super().__init__(folder, interval)
         self.role = role
         clamp = space.bounded or role == "guider"
         self.network = Denoiser(ema.module, schedule, prediction, clamp=clamp, amp=amp)
@@ -77,25 +74,6 @@ class Previews:
         self.items = heldout if len(heldout) else training
         self.guider = guider
         self.device = device
-        self.interval = interval
-        self.last: int | None = None
-
-    def attach(self, engine: Engine) -> None:
-        """Listen for every ``interval`` iterations and for the end."""
-        if self.interval:
-            engine.add_event_handler(Events.ITERATION_COMPLETED(every=self.interval), self)
-            engine.add_event_handler(Events.COMPLETED, self)
-
-    def __call__(self, engine: Engine) -> None:
-        """Draw, unless this iteration's was drawn or the training was asked to stop."""
-        if engine.state.iteration == self.last or stopping(engine):
-            return
-        self.last = engine.state.iteration
-        path = self.folder / f"{engine.state.iteration:08d}.png"
-        picture = self.draw()
-        with atomic_path(path) as scratch:
-            picture.save(scratch)
-        tell_picture(engine, picture)
 
     def draw(self) -> Image.Image:
         """Sample with the present weights and lay the result out below the truth."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
@@ -19,6 +21,9 @@ from pig_monai.runs import WORDS, Intention, Run
 from pig_monai.training.interrupt import stopping
 from pig_monai.training.state import saved_states
 from pig_monai.training.validation import Best
+
+TrainingStep = Callable[[Engine, Any], Any]
+"""What `SupervisedTrainer` takes as ``iteration_update``."""
 
 STATE_PER_WEIGHTS = 4
 """A state holds the weights, their average and Adam's two moments."""
@@ -37,6 +42,7 @@ class Plan:
         image_size: pixels a side.
         batch_size: slices an iteration.
         keep_checkpoints: states that stay.
+        more_parameters: of another network that the state holds, such as a discriminator, with its optimiser.
     """
 
     iterations: int
@@ -47,6 +53,7 @@ class Plan:
     image_size: int
     batch_size: int
     keep_checkpoints: int
+    more_parameters: int = 0
 
     def lines(self) -> dict[str, str]:
         """Return the lines to print."""
@@ -59,7 +66,14 @@ class Plan:
         }
 
 
-def train(trainer: SupervisedTrainer, run: Run, plan: Plan, best: Best, dry_run: bool = False) -> None:
+def train(
+    trainer: SupervisedTrainer,
+    run: Run,
+    plan: Plan,
+    best: Best,
+    dry_run: bool = False,
+    iteration_update: TrainingStep | None = None,
+) -> None:
     """Train in the run's folder; or, for a dry run, print the plan and touch nothing.
 
     Args:
@@ -68,6 +82,7 @@ def train(trainer: SupervisedTrainer, run: Run, plan: Plan, best: Best, dry_run:
         plan: what a dry run says.
         best: knows the lowest validation loss at the end.
         dry_run: print the plan instead.
+        iteration_update: the trainer's own, where its steps are not MONAI's.
 
     Raises:
         PigError: started by torchrun.
@@ -76,7 +91,7 @@ def train(trainer: SupervisedTrainer, run: Run, plan: Plan, best: Best, dry_run:
     if processes.count() > 1:
         raise PigError("a training runs in one process", "start it without torchrun, on one GPU (--device cuda:0)")
     if dry_run:
-        print_training_plan(trainer, run, plan)
+        print_training_plan(trainer, run, plan, iteration_update)
         return
     run.open()
     _run(trainer)
@@ -107,15 +122,18 @@ def _run(trainer: SupervisedTrainer) -> None:
         raise
 
 
-def print_training_plan(trainer: SupervisedTrainer, run: Run, plan: Plan) -> None:
+def print_training_plan(
+    trainer: SupervisedTrainer, run: Run, plan: Plan, iteration_update: TrainingStep | None = None
+) -> None:
     """Time a few real training steps, of which nothing is kept, and print what the whole would take."""
-    seconds = rehearse(trainer)
+    seconds = rehearse(trainer, iteration_update)
     iterations, found = plan.iterations, run.check()
     done = _iterations_done(run, found)
     to_go = max(iterations - done, 0)
     network: nn.Module = trainer.network
     weights = 4 * sum(p.numel() for p in network.state_dict().values())
-    disk = weights * (2 + (plan.keep_checkpoints + 1) * STATE_PER_WEIGHTS)
+    beside = 4 * plan.more_parameters * (STATE_PER_WEIGHTS - 1)  # it has no average
+    disk = weights * 2 + (plan.keep_checkpoints + 1) * (weights * STATE_PER_WEIGHTS + beside)
     print_plan(
         f"plan of the {run.workflow}'s training",
         {
@@ -136,7 +154,7 @@ def _iterations_done(run: Run, found: Intention) -> int:
     return int(states[0].stem.removeprefix("state_")) if states else 0
 
 
-def rehearse(trainer: SupervisedTrainer) -> float:
+def rehearse(trainer: SupervisedTrainer, iteration_update: TrainingStep | None = None) -> float:
     """Return the seconds of a training step, measured on a few real ones, after which the weights are no run's."""
     clock = _Clock(torch.device(trainer.state.device))
     rehearsal = SupervisedTrainer(
@@ -149,6 +167,7 @@ def rehearse(trainer: SupervisedTrainer) -> float:
         loss_function=trainer.loss_function,
         inferer=trainer.inferer,
         prepare_batch=trainer.prepare_batch,
+        iteration_update=iteration_update,
         train_handlers=[clock],
         optim_set_to_none=True,
         decollate=False,

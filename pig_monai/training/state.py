@@ -18,7 +18,7 @@ from pig_monai.checkpoint import save_torch, save_weights
 from pig_monai.errors import PigError
 from pig_monai.training.batches import Seekable
 from pig_monai.training.handlers import broken
-from pig_monai.training.meta import TrainingMeta
+from pig_monai.training.interrupt import stopping
 from pig_monai.training.validation import Best
 
 logger = logging.getLogger(__name__)
@@ -34,6 +34,15 @@ class Stateful(Protocol):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> Any:
         """Take the state."""
+
+
+class Meta(Protocol):
+    """Makes the meta of a training's weights."""
+
+    role: str
+
+    def __call__(self, iteration: int) -> dict[str, Any]:
+        """Return the meta after ``iteration`` optimiser steps."""
 
 
 def saved_states(folder: Path) -> list[Path]:
@@ -176,16 +185,19 @@ class WeightsExport:
         interval: iterations between two exports; one is made at the end, too.
         best: says which weights are the best.
         autoencoder: the content of its checkpoint, for a generator of latents, which brings it along.
+        when_stopped: export when a signal ends the training, too. A meta that needs a pass over all slices with
+            the weights at hand takes too long for that: the last export stays, and the state is saved.
     """
 
     def __init__(
         self,
         folder: str | Path,
         ema: AveragedModel,
-        meta: TrainingMeta,
+        meta: Meta,
         interval: int,
         best: Best,
         autoencoder: dict[str, Any] | None = None,
+        when_stopped: bool = True,
     ) -> None:
         self.folder = Path(folder)
         self.ema = ema
@@ -193,12 +205,18 @@ class WeightsExport:
         self.interval = interval
         self.best = best
         self.autoencoder = autoencoder
+        self.when_stopped = when_stopped
 
     def attach(self, engine: Engine) -> None:
         """Listen for the start, for every ``interval`` iterations and for the end."""
-        engine.add_event_handler(Events.STARTED, self._start)
+        if self.when_stopped:
+            engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED(every=self.interval), self)
-        engine.add_event_handler(Events.COMPLETED, self)
+        engine.add_event_handler(Events.COMPLETED, self._end)
+
+    def _end(self, engine: Engine) -> None:
+        if self.when_stopped or not stopping(engine):
+            self(engine)
 
     def _start(self, engine: Engine) -> None:
         # now rather than at the first export: a training that is asked to stop has seconds to save itself

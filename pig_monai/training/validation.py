@@ -70,19 +70,19 @@ class Best:
 
 
 class Validation:
-    """Measures ``validation_loss`` every ``interval`` iterations and at the end.
+    """Measures ``validation_loss``, and its evaluator's other metrics, every so often and at the end.
 
     Timesteps and noise are those of iteration 0 of a stream of their own, so that two values differ by the weights
     alone.
 
     Args:
         evaluator: of the averaged weights, with the metric ``validation_loss``; without data nothing is measured.
-        noise: the evaluator's batches.
+        noise: the evaluator's batches; None where they have no noise.
         best: is told the losses.
         interval: iterations between two validations.
     """
 
-    def __init__(self, evaluator: SupervisedEvaluator, noise: Seekable, best: Best, interval: int) -> None:
+    def __init__(self, evaluator: SupervisedEvaluator, noise: Seekable | None, best: Best, interval: int) -> None:
         self.evaluator = evaluator
         self.noise = noise
         self.best = best
@@ -106,8 +106,9 @@ class Validation:
         iteration = engine.state.iteration
         if iteration == self.best.last:
             return
-        self.noise.iteration = 0
+        if self.noise is not None:
+            self.noise.iteration = 0
         self.evaluator.run(global_epoch=iteration)
-        loss = float(self.evaluator.state.metrics["validation_loss"])
-        self.best.tell(iteration, loss)
-        tell_figures(engine, {"validation_loss": loss})
+        figures = {name: float(value) for name, value in self.evaluator.state.metrics.items()}
+        self.best.tell(iteration, figures["validation_loss"])
+        tell_figures(engine, figures)
