@@ -46,10 +46,15 @@ def preset(name: str) -> dict:
 def latent_space() -> Space:
     """Return the latents of an autoencoder with fresh weights."""
     ids = yaml.safe_load((CONFIGS / "train_autoencoder.yaml").read_text(encoding="utf-8"))
-    names = ("channels", "latent_channels", "num_res_blocks", "norm_num_groups", "patch_size")
-    network = autoencoder_kl(**{name: ids[name] for name in names})
-    factor, channels = ids["patch_size"] * 2 ** (len(ids["channels"]) - 1), ids["latent_channels"]
-    latent = {"factor": factor, "channels": channels, "mean": [0.0] * channels, "std": [1.0] * channels}
+    channels = ids["latent_channels"]
+    network = autoencoder_kl(
+        channels=ids["autoencoder_channels"],
+        latent_channels=channels,
+        num_res_blocks=ids["autoencoder_res_blocks"],
+        norm_num_groups=ids["autoencoder_norm_groups"],
+        patch_size=ids["autoencoder_patch_size"],
+    )
+    latent = {"factor": network.factor, "channels": channels, "mean": [0.0] * channels, "std": [1.0] * channels}
     return LatentSpace(Autoencoder(network, {"latent": latent}, "cpu", default_amp("cpu")))
 
 
