@@ -2,9 +2,9 @@
 
     python benchmarks/latent_speed.py [--image_size 512 --steps 25]
 
-Both are walked with the same solver, one pair at a time, in the presets' networks with fresh weights: the cost does
-not depend on them. A pair on latents includes decoding its slice. Each way is measured in a process of its own; only
-a few steps are walked, and the whole is calculated from them.
+Both are walked with the same solver, one pair at a time, in the presets' networks with fresh weights: the cost
+does not depend on them. A pair on latents includes decoding its slice. Each way is measured in a process of its
+own; only a few steps are walked, and the whole is calculated from them.
 """
 
 from __future__ import annotations
