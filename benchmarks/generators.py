@@ -3,8 +3,8 @@
     python benchmarks/generators.py [--preset maisi_demo --positions 16 --batch_size 16]
 
 All kinds get a preset's levels and the latents of one autoencoder (4 channels, masks of 16). Times are CPU time of
-the process, the median of several rounds in which the kinds take turns, so that other work on the machine weighs on
-all of them alike.
+the process, the median of several rounds in which the kinds take turns, so that other work on the machine weighs
+on all of them alike.
 """
 
 from __future__ import annotations

@@ -129,10 +129,9 @@ class EncodeSliced(Transform):
         self.space = space
 
     def __call__(self, item: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return ``item`` with ``image`` and ``label`` (C, W, H) encoded."""
-        with torch.inference_mode():
-            image = self.space.encode_slices(item["image"][None])[0]
-        return {**item, "image": image.clone(), "label": self.space.encode_masks(item["label"][None])[0]}
+        """Return ``item`` with ``image`` and ``label`` (C, W, H) encoded, on the CPU."""
+        image = self.space.encode_slices(item["image"][None])[0].cpu()
+        return {**item, "image": image, "label": self.space.encode_masks(item["label"][None])[0]}
 
 
 def load_encoded(space: Space, image_size: int, stored_size: int | None = None) -> Compose:

@@ -102,7 +102,7 @@ class Autoencoder:
 
     def _each(self, run: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.amp):
-            return torch.cat([run(one.to(memory_format=torch.channels_last)).float() for one in images.split(1)])
+            return torch.cat([run(one.to(self.device, memory_format=torch.channels_last)).float() for one in images.split(1)])
 
 
 def load_autoencoder(
