@@ -16,7 +16,7 @@ def rng(seed: int) -> torch.Generator:
 
 
 class PerfectNetwork:
-    """Knows x₀, answers in the network's terms (ε, v or the flow), and insists on being told the true noise level."""
+    """Knows x₀, answers in the network's terms (ε, v, flow), and insists on being told the true noise level."""
 
     def __init__(
         self, schedule: Schedule, x0: Tensor, eps: Tensor, prediction: Prediction, deterministic: bool = True
@@ -63,7 +63,7 @@ def walk(schedule: Schedule, denoise, grid: Grid, step: Step, x: Tensor, draw=No
 
 
 class GaussianFlow:
-    """Data N(μ, σ²), each number for itself, on a rectified flow: velocity field and paths are known in closed form.
+    """Data N(μ, σ²), each number for itself, on a rectified flow: velocity and paths are known in closed form.
 
     On x_s = (1 − s) x₀ + s ε, x_s is N((1 − s) μ, (1 − s)² σ² + s²), and E[x₀ − ε | x_s] is linear in x_s. The
     flow's equation keeps (x_s − mean) / standard deviation as it is, so pure noise z ends at μ + σ z.

@@ -1,4 +1,4 @@
-"""Small networks of every kind with random weights: a fresh net's output layer is zero, and would hide everything."""
+"""Small networks of every kind, and random weights: a fresh net's output layer is zero, and hides everything."""
 
 from __future__ import annotations
 

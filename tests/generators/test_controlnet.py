@@ -1,4 +1,4 @@
-"""The branch of a `controlnet` and of a `maisi`: silent at first, silent where nothing is known, else it steers."""
+"""The branch of a `controlnet` and a `maisi`: silent at first, silent where nothing is known, else it steers."""
 
 import pytest
 import torch
@@ -62,6 +62,19 @@ def test_the_branchs_outputs_join_the_skip_connections():
         images(1), TIMES, down_block_additional_residuals=down, mid_block_additional_residual=middle
     )
     torch.testing.assert_close(controlled(images(1), TIMES, masks(2)), wanted, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_middle_of_the_net_sees_nothing_of_the_skip_connections(kind):
+    controlled = network(kind)
+    randomise(controlled)
+    seen = []
+    controlled.unet.middle_block.register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(kwargs.get("hidden_states", *args[:1]).clone()), with_kwargs=True
+    )
+    for condition in (masks(2), torch.zeros_like(masks(2))):
+        controlled(images(1), TIMES, condition)
+    assert torch.equal(*seen)
 
 
 @pytest.mark.parametrize("kind", KINDS)
