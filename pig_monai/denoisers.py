@@ -153,11 +153,18 @@ def check_pair(guider: dict[str, Any], generator: dict[str, Any]) -> None:
         PigError: names the first difference and both sides of it.
     """
     for name in SAME_FOR_A_PAIR:
-        for key, one, other in differences(guider.get(name), generator.get(name), name):
+        for key, one, other in differences(_told(guider, name), _told(generator, name), name):
             raise PigError(
                 f"the guider's {key} is {one} and the generator's is {other}",
                 "use a guider and a generator trained on the same slices with the same settings",
             )
+
+
+def _told(meta: Mapping[str, Any], key: str) -> Any:
+    if key != "space":
+        return meta.get(key)
+    space = meta.get(key)
+    return "pixels" if space is None else f"latents of autoencoder {space['autoencoder_sha256'][:12]}"
 
 
 def frozen_guider(
