@@ -7,7 +7,8 @@ The keys of a meta: ``role`` (guider | generator | autoencoder), ``network`` (na
 (pixels), ``preprocessing`` (of the training slices), ``spacing`` (median, mm at ``image_size``; null where
 unknown), ``fold`` (held out), ``data`` (fingerprint of the training slices), ``origin``, ``iteration``,
 ``settings`` (of the training) and ``versions``; of a diffusion network also ``schedule``, ``prediction``,
-``masks`` (areas and numbers of components) and ``space`` (of the latents; null for pixels); of an autoencoder
+``masks`` (areas and numbers of components), ``unlabelled`` (how many slices nobody labelled; a generator's) and
+``space`` (of the latents; null for pixels); of an autoencoder
 ``latent`` (``factor``, ``channels``, and ``mean`` and ``std`` of each channel). A generator of latents brings its
 ``autoencoder`` along, a checkpoint within the checkpoint, so that its slices can always be decoded.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,20 +94,56 @@ def space_of(content: Mapping[str, Any], device: torch.device | str, amp: bool =
     return LatentSpace(Autoencoder.from_content(content["autoencoder"], device, amp=amp, sha256=identity))
 
 
-def training_space(autoencoder_ckpt: str | Path | None, device: torch.device | str, amp: bool = False) -> Space:
+def training_space(
+    autoencoder_ckpt: str | Path | None, data: str, fold: int, device: torch.device | str, amp: bool = False
+) -> Space:
     """Return the space that a diffusion training works in.
 
     Args:
         autoencoder_ckpt: weights or run folder of an autoencoder; None for pixels.
+        data: fingerprint of the training's slices.
+        fold: that it holds out; −1 for none.
         device: where to encode.
         amp: bfloat16 autocast.
 
     Raises:
-        PigError: see `load_checkpoint`.
+        PigError: see `load_checkpoint`; or an autoencoder that has learnt from the held-out slices.
     """
     if autoencoder_ckpt is None:
         return PixelSpace()
-    return LatentSpace(load_autoencoder(autoencoder_ckpt, device, amp=amp))
+    autoencoder = load_autoencoder(autoencoder_ckpt, device, amp=amp)
+    check_heldout(f"autoencoder_ckpt {autoencoder_ckpt}", autoencoder.meta, data, fold)
+    return LatentSpace(autoencoder)
+
+
+def check_heldout(given: str, meta: Mapping[str, Any], data: str, fold: int) -> None:
+    """Refuse weights that have learnt from the slices which a training holds out: every figure would be too good.
+
+    Weights that were trained on other data are let through, and that is said on stderr: whether the held-out
+    patients are among theirs, nobody but the user can know.
+
+    Args:
+        given: the id and the path of the weights.
+        meta: what their checkpoint says of itself.
+        data: fingerprint of the training's slices.
+        fold: that it holds out; −1 for none.
+
+    Raises:
+        PigError: they were trained on the same data with another fold held out, or none.
+    """
+    if fold == -1:
+        return
+    if meta["data"] != data:
+        print(
+            f"{given} was trained on other data: make sure that no patient of fold {fold} is in it",
+            file=sys.stderr,
+        )
+    elif meta["fold"] != fold:
+        theirs = "no fold" if meta["fold"] == -1 else f"fold {meta['fold']}"
+        raise PigError(
+            f"{given} was trained with {theirs} held out, and this training holds out fold {fold}",
+            f"name one that was trained with --fold {fold}: this one has learnt from the held-out slices",
+        )
 
 
 def check_pair(guider: dict[str, Any], generator: dict[str, Any]) -> None:
@@ -116,11 +153,18 @@ def check_pair(guider: dict[str, Any], generator: dict[str, Any]) -> None:
         PigError: names the first difference and both sides of it.
     """
     for name in SAME_FOR_A_PAIR:
-        for key, one, other in differences(guider.get(name), generator.get(name), name):
+        for key, one, other in differences(_told(guider, name), _told(generator, name), name):
             raise PigError(
                 f"the guider's {key} is {one} and the generator's is {other}",
                 "use a guider and a generator trained on the same slices with the same settings",
             )
+
+
+def _told(meta: Mapping[str, Any], key: str) -> Any:
+    if key != "space":
+        return meta.get(key)
+    space = meta.get(key)
+    return "pixels" if space is None else f"latents of autoencoder {space['autoencoder_sha256'][:12]}"
 
 
 def frozen_guider(
@@ -150,21 +194,35 @@ def frozen_guider(
 
 
 def start_from_base(
-    network: nn.Module, base_ckpt: str | Path | None, schedule: Schedule, prediction: str
+    network: nn.Module,
+    base_ckpt: str | Path | None,
+    init_ckpt: str | Path | None,
+    schedule: Schedule,
+    prediction: str,
+    data: str,
+    fold: int,
 ) -> nn.Module:
     """Return ``network`` with the unconditional net of a checkpoint, frozen, and a branch that starts from it.
 
     Args:
         network: a `ControlledUNet`, not yet on its device.
         base_ckpt: weights or run folder of an unconditional generator of the same kind; None changes nothing.
+        init_ckpt: of the training, which would replace the base: None.
         schedule: of the training.
         prediction: of the training.
+        data: fingerprint of the training's slices.
+        fold: that it holds out.
 
     Raises:
-        PigError: see `load_weights`; a network without a branch, or a base of another kind or schedule.
+        PigError: see `load_weights`; a network without a branch, or a base of another kind or schedule, or one
+            that has learnt from the held-out slices.
     """
     if base_ckpt is None:
         return network
+    if init_ckpt is not None:
+        raise PigError(
+            "base_ckpt and init_ckpt are both set", "leave init_ckpt out: the branch starts from the base"
+        )
     spec: Any = network.spec
     if not isinstance(network, ControlledUNet) or network.control is None:
         raise PigError(
@@ -180,6 +238,7 @@ def start_from_base(
             f"base_ckpt {base_ckpt}: its {key} is {one}, and this training needs {other}",
             "train the base with the same settings and condition none",
         )
+    check_heldout(f"base_ckpt {base_ckpt}", meta, data, fold)
     network.load_state_dict(state_dict, strict=False)  # all of the base; the branch keeps its fresh weights
     network.start_branch()
     network.unet.requires_grad_(False)

@@ -55,7 +55,7 @@ class Denoiser:
         if self.guidance != 1:
             unguided = self._run(noisy, timesteps, torch.zeros_like(condition))
             output = unguided + self.guidance * (output - unguided)
-        x0, eps = self.schedule.estimates(output.to(noisy.dtype), noisy, t, self.prediction)
+        x0, eps = self.schedule.estimates(output, noisy, t, self.prediction)
         if self.clamp:
             x0 = x0.clamp(-1, 1)
             eps = self.schedule.noise_between(x0, noisy, t)
@@ -65,14 +65,13 @@ class Denoiser:
         spacing = None if self.spacing is None else self.spacing.to(noisy).expand(len(noisy), 2)
         size = 1 if self.one_at_a_time else len(noisy)
         with torch.autocast(noisy.device.type, dtype=torch.bfloat16, enabled=self.amp):
-            return torch.cat(
-                [
-                    self.network(
-                        noisy[part], timesteps[part], condition[part], None if spacing is None else spacing[part]
-                    )
-                    for part in (slice(start, start + size) for start in range(0, len(noisy), size))
-                ]
-            )
+            outputs = [
+                self.network(
+                    noisy[part], timesteps[part], condition[part], None if spacing is None else spacing[part]
+                )
+                for part in (slice(start, start + size) for start in range(0, len(noisy), size))
+            ]
+        return torch.cat(outputs).to(noisy.dtype)
 
 
 @dataclass
@@ -145,6 +144,54 @@ def sample_pairs(
         if on_step is not None:
             on_step(index, mask, slice_)
     return x, y
+
+
+def sample_jointly(
+    predict_pair: Predictor,
+    schedule: Schedule,
+    grid: Grid,
+    step: Step,
+    x_T: Tensor,
+    y_T: Tensor,
+    draw: Draw,
+    on_step: OnStep | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Sample (mask, slice) pairs without guidance: one network denoises both, as the channels of one image.
+
+    Args:
+        predict_pair: called as (mask's and slice's channels at t, zeros, t).
+        x_T: mask noise, (B, C, W, H).
+        y_T: slice noise, (B, C', W, H).
+        schedule: see `sample_pairs`, as of the other arguments.
+        grid: see there.
+        step: see there.
+        draw: see there.
+        on_step: see there; it is told of mask and slice apart.
+
+    Returns:
+        x̂₀ and ŷ₀, shaped as x_T and y_T.
+    """
+    channels = [x_T.shape[1], y_T.shape[1]]
+    nothing = torch.zeros_like(x_T)
+
+    def tell(index: int, mask: Estimate, slice_: Estimate) -> None:
+        if on_step is not None:
+            (x0, y0), (eps_1, eps_2) = (both.split(channels, dim=1) for both in slice_)
+            on_step(index, Estimate(x0, eps_1), Estimate(y0, eps_2))
+
+    _, z0 = sample_pairs(
+        KnownImage(nothing, schedule),
+        predict_pair,
+        schedule,
+        grid,
+        step,
+        nothing,
+        torch.cat([x_T, y_T], dim=1),
+        draw,
+        on_step=tell,
+    )
+    x0, y0 = z0.split(channels, dim=1)
+    return x0, y0
 
 
 def binarise(x0: Tensor) -> Tensor:

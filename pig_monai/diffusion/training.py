@@ -156,8 +156,8 @@ class GeneratorBatch(_DiffusionBatch):
             raise PigError("condition is guider but guider_ckpt is not set", "name the guider's weights")
         if loss_weight not in ("none", "lesion"):
             raise PigError(f"loss_weight is {loss_weight!r}", "give none or lesion")
-        if condition == "none" and loss_weight == "lesion":
-            raise PigError("loss_weight is lesion and condition is none", "give loss_weight none")
+        if condition == "none":
+            _check_left_alone(condition, loss_weight=(loss_weight, "none"), mask_dropout=(mask_dropout, 0))
         self.condition = condition
         self.guider = guider if condition == "guider" else None
         self.loss_weight = loss_weight
@@ -217,19 +217,33 @@ CONDITIONS = ("mask", "guider", "none", "joint")
 """What a generator may be shown in training; ``joint`` makes it the one net of mask and slice."""
 
 
-def generator_batch(condition: str, **settings: Any) -> GeneratorBatch | JointBatch:
+def generator_batch(condition: str, learn_from: str, **settings: Any) -> GeneratorBatch | JointBatch:
     """Return what prepares a generator's batches.
 
     Args:
         condition: one of `CONDITIONS`.
+        learn_from: ``lesion`` or ``all`` (see `pig_monai.data.folder.generator_entries`).
         **settings: the other arguments of `GeneratorBatch`; ``joint`` uses its first three.
 
     Raises:
-        PigError: see `GeneratorBatch`.
+        PigError: see `GeneratorBatch`; or a setting that has no meaning with this condition.
     """
-    if condition == "joint":
-        return JointBatch(settings["schedule"], settings["prediction"], settings["seed"])
-    return GeneratorBatch(condition=condition, **settings)
+    if condition != "joint":
+        return GeneratorBatch(condition=condition, **settings)
+    _check_left_alone(
+        condition,
+        learn_from=(learn_from, "lesion"),
+        loss_weight=(settings["loss_weight"], "none"),
+        mask_dropout=(settings["mask_dropout"], 0),
+    )
+    return JointBatch(settings["schedule"], settings["prediction"], settings["seed"])
+
+
+def _check_left_alone(condition: str, **settings: tuple[Any, Any]) -> None:
+    """Refuse settings, given as (value, the only one that makes sense), which a condition has no use for."""
+    for name, (value, only) in settings.items():
+        if value != only:
+            raise PigError(f"{name} is {value} and condition is {condition}", f"give {name} {only}")
 
 
 class DiffusionLoss(nn.Module):

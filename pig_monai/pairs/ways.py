@@ -11,8 +11,7 @@ from torch import Tensor
 
 from pig_monai.denoisers import LoadedDenoiser, check_pair
 from pig_monai.diffusion.noise import PairNoise
-from pig_monai.diffusion.sampling import KnownImage, OnStep, binarise
-from pig_monai.diffusion.solvers import Estimate
+from pig_monai.diffusion.sampling import KnownImage, OnStep, binarise, sample_jointly
 from pig_monai.diffusion.training import masks_to_diffusion
 from pig_monai.errors import PigError
 from pig_monai.pairs.given_masks import GivenMasks
@@ -148,33 +147,10 @@ class JointSampler(Sampler):
     def _sample(
         self, indices: Sequence[int], noise: PairNoise, on_step: OnStep | None, steps: int | None
     ) -> tuple[Tensor, Tensor]:
-        z_T = torch.cat(self._first_noise(noise), dim=1)
-        nothing = torch.zeros_like(z_T[:, : self.space.mask_channels])
-        _, z0 = self._walk(
-            KnownImage(nothing, self.schedule),
-            self.predict_slice,
-            nothing,
-            z_T,
-            noise,
-            self._split(on_step),
-            steps,
+        x_T, y_T = self._first_noise(noise)
+        return sample_jointly(
+            self.predict_slice, self.schedule, self.grid[:steps], self.solver.step, x_T, y_T, noise, on_step
         )
-        return self._parts(z0)
-
-    def _parts(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        mask, slice_ = z.split([self.space.mask_channels, self.space.slice_channels], dim=1)
-        return mask, slice_
-
-    def _split(self, on_step: OnStep | None) -> OnStep | None:
-        """Return a callback that tells ``on_step`` of mask and slice apart."""
-        if on_step is None:
-            return None
-
-        def tell(index: int, mask: Estimate, slice_: Estimate) -> None:
-            masks, slices = zip(self._parts(slice_.x0), self._parts(slice_.eps), strict=True)
-            on_step(index, Estimate(masks[0], masks[1]), Estimate(slices[0], slices[1]))
-
-        return tell
 
 
 class UnconditionalSampler(Sampler):

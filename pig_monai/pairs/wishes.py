@@ -45,14 +45,16 @@ def check_guidance(generator: LoadedDenoiser, guidance: float) -> None:
     """
     if not isinstance(guidance, int | float) or not 0 <= guidance < 100:
         raise PigError(f"guidance is {guidance!r}", "give a number of at least 0; 1 is none")
-    if guidance != 1 and not _knows_nothing(generator.meta.get("settings", {})):
+    if guidance != 1 and not _knows_nothing(generator.meta):
         raise PigError(
             f"guidance is {guidance} and the generator was never shown a slice without its mask",
             "train it with mask_dropout 0.1 or so, or leave guidance at 1",
         )
 
 
-def _knows_nothing(settings: Mapping[str, Any]) -> bool:
-    """Whether a training has shown slices without their masks."""
+def _knows_nothing(meta: Mapping[str, Any]) -> bool:
+    """Whether a generator that is shown masks has been trained, or its base was, on slices without them."""
+    settings = meta.get("settings", {})
+    shown_masks = settings.get("condition", "mask") in ("mask", "guider")
     dropped = float(settings.get("mask_dropout", 0)) > 0
-    return dropped or settings.get("learn_from") == "all" or settings.get("base_sha256") is not None
+    return shown_masks and (dropped or meta.get("unlabelled", 0) > 0 or settings.get("base_sha256") is not None)

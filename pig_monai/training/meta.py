@@ -61,6 +61,7 @@ class TrainingMeta:
             "schedule": schedule.to_dict(),
             "prediction": prediction,
             "space": space.to_dict(),
+            "unlabelled": _unlabelled(dataset_dir, fold) if settings.get("learn_from") == "all" else 0,
         }
 
     def __call__(self, iteration: int) -> dict[str, Any]:
@@ -117,6 +118,11 @@ def describe_training(
         "settings": dict(settings),
         "versions": versions(),
     }
+
+
+def _unlabelled(dataset_dir: str | Path, fold: int) -> int:
+    entries = training_entries(dataset_dir, fold, labelled_only=False)
+    return sum("label" not in entry for entry in entries)
 
 
 def mask_statistics(items: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from pig_monai.diffusion.noise import PairNoise, Purpose
-from pig_monai.diffusion.sampling import Denoiser, KnownImage, Predictor, sample_pairs
+from pig_monai.diffusion.sampling import Denoiser, KnownImage, Predictor, sample_jointly, sample_pairs
 from pig_monai.diffusion.schedule import Prediction, Schedule
 from pig_monai.diffusion.solvers import find_solver
 from pig_monai.diffusion.training import masks_to_diffusion
@@ -31,13 +31,14 @@ class Previews(Pictures):
     """What a guider or a generator makes of a few slices.
 
     A guider is shown true slices, a generator true masks, of the held-out fold where there is one; a generator in
-    training beside its guider makes whole pairs. The upper row has the true slices with their masks outlined, the
-    lower row what was generated: the guider's mask on the true slice, or the generated slice with the mask it was
-    made for. Estimates are kept in [−1, 1], as sampling does by default.
+    training beside its guider makes whole pairs, and so does a joint net of mask and slice. The upper row has the
+    true slices with their masks outlined, the lower row what was generated: the guider's mask on the true slice,
+    or the generated slice with the mask it was made for. Estimates are kept in [−1, 1], as sampling does by
+    default.
 
     Args:
         folder: for the pictures.
-        role: ``guider`` or ``generator``.
+        role: ``guider``, ``generator``, or ``joint`` for a generator that is the one net of mask and slice.
         ema: the averaged weights.
         schedule: the noise schedule.
         prediction: what the network predicts.
@@ -98,21 +99,15 @@ class Previews(Pictures):
         return list(pictures), list((self.space.decode_masks(masks) > 0).cpu().numpy()[:, 0])
 
     def _sample(self, masks: Tensor, slices: Tensor) -> tuple[Tensor, Tensor]:
+        solver = find_solver("dpmpp_2m")
+        grid = solver.timesteps(self.schedule, None)
+        noise = PairNoise(SEED, range(len(masks)), self.device, Purpose.PREVIEW)
+        x_T, y_T = noise.draw(*masks.shape[1:]), noise.draw(*slices.shape[1:])
+        self.network.network.eval()
+        if self.role == "joint":
+            return sample_jointly(self.network, self.schedule, grid, solver.step, x_T, y_T, noise)
         predict_mask: Predictor = self.guider or KnownImage(masks, self.schedule)
         predict_slice: Predictor = self.network
         if self.role == "guider":
             predict_mask, predict_slice = self.network, KnownImage(slices, self.schedule)
-        solver = find_solver("dpmpp_2m")
-        noise = PairNoise(SEED, range(len(masks)), self.device, Purpose.PREVIEW)
-        x_T, y_T = noise.draw(*masks.shape[1:]), noise.draw(*slices.shape[1:])
-        self.network.network.eval()
-        return sample_pairs(
-            predict_mask,
-            predict_slice,
-            self.schedule,
-            solver.timesteps(self.schedule, None),
-            solver.step,
-            x_T,
-            y_T,
-            draw=noise,
-        )
+        return sample_pairs(predict_mask, predict_slice, self.schedule, grid, solver.step, x_T, y_T, draw=noise)

@@ -7,7 +7,7 @@ from diffusers import DPMSolverMultistepScheduler
 from pig_monai.diffusion.grids import lambda_grid, uniform_grid
 from pig_monai.diffusion.schedule import CLEAN, NoiseSchedule
 from pig_monai.diffusion.solvers import SOLVERS, Estimate, ddim_step, ddpm_step, dpmpp_2m_step
-from tests.diffusion.toy import GaussianMixture, rng, walk
+from tests.diffusion.toy import GaussianMixture, PerfectNetwork, rng, walk
 
 SCHEDULE = NoiseSchedule()
 GRIDS = {"uniform": uniform_grid, "lambda": lambda_grid}
@@ -23,21 +23,6 @@ def rmse(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a - b).square().mean(dim=1).sqrt().median())
 
 
-class PerfectNetwork:
-    """Knows x₀, answers in the network's terms (ε or v), and insists on being told the true noise level."""
-
-    def __init__(self, x0: torch.Tensor, eps: torch.Tensor, prediction: str, deterministic: bool) -> None:
-        self.x0, self.eps, self.prediction, self.deterministic = x0, eps, prediction, deterministic
-
-    def __call__(self, x_t: torch.Tensor, t: int) -> Estimate:
-        eps = self.eps if self.deterministic else SCHEDULE.noise_between(self.x0, x_t, t)
-        if self.deterministic:  # the walk must be where (x₀, ε) are at t, at every step
-            expected = SCHEDULE.add_noise(self.x0, eps, torch.tensor([t]))
-            torch.testing.assert_close(x_t, expected, rtol=0, atol=1e-10)
-        output = SCHEDULE.target(self.x0, eps, torch.tensor([t]), self.prediction)
-        return Estimate(*SCHEDULE.estimates(output, x_t, t, self.prediction))
-
-
 @pytest.mark.parametrize("steps", [2, 3, 10, 25, 100, 256, 1000, 1024])
 @pytest.mark.parametrize("prediction", ["epsilon", "v"])
 @pytest.mark.parametrize("grid", GRIDS)
@@ -45,7 +30,7 @@ class PerfectNetwork:
 def test_perfect_network_gives_x0_back(solver, grid, prediction, steps):
     x0 = torch.rand(2, 5, generator=rng(1), dtype=torch.float64) * 2 - 1
     eps = torch.randn(2, 5, generator=rng(2), dtype=torch.float64)
-    network = PerfectNetwork(x0, eps, prediction, deterministic=solver != "ddpm")
+    network = PerfectNetwork(SCHEDULE, x0, eps, prediction, deterministic=solver != "ddpm")
     x_T = SCHEDULE.add_noise(x0, eps, torch.tensor([1023]))
     generator = rng(4)
     result = walk(
