@@ -4,16 +4,22 @@ VENV := .venv
 PY := $(VENV)/bin/python
 BUNDLE := $(PY) -m monai.bundle run
 CONFIGS := bundles/pig_dbt/configs
-GUIDER := --config_file "['$(CONFIGS)/train_guider.yaml','$(CONFIGS)/presets/demo.yaml']"
-GENERATOR := --config_file "['$(CONFIGS)/train_generator.yaml','$(CONFIGS)/presets/demo.yaml']"
+# `make demo GENERATOR=maisi` shows the MAISI-style generator on latents; concat is the paper's, on pixels.
+GENERATOR ?= concat
+PRESET := $(if $(filter concat,$(GENERATOR)),demo,$(GENERATOR)_demo)
+TRAIN_AUTOENCODER := --config_file "['$(CONFIGS)/train_autoencoder.yaml','$(CONFIGS)/presets/$(PRESET).yaml']"
+TRAIN_GUIDER := --config_file "['$(CONFIGS)/train_guider.yaml','$(CONFIGS)/presets/$(PRESET).yaml']"
+TRAIN_GENERATOR := --config_file "['$(CONFIGS)/train_generator.yaml','$(CONFIGS)/presets/$(PRESET).yaml']"
 MODELS := bundles/pig_dbt/models
 
 DEMO := runs/demo
-# The demo trains the bundle's phantom weights further for a short while; FROM_SCRATCH=1 starts from fresh ones.
-ifdef FROM_SCRATCH
+# The demo trains the bundle's phantom weights further for a short while; FROM_SCRATCH=1 starts from fresh ones, and
+# so does a generator on latents, of which the bundle has no weights.
+ifneq ($(GENERATOR),concat)
+LATENTS := --autoencoder_ckpt $(DEMO)/autoencoder
+FURTHER := --max_iterations 1000 $(LATENTS)
+else ifdef FROM_SCRATCH
 FURTHER := --max_iterations 1000
-FURTHER_GUIDER :=
-FURTHER_GENERATOR :=
 else
 FURTHER := --max_iterations 300 --learning_rate 1.0e-4
 FURTHER_GUIDER := --init_ckpt $(MODELS)/model_guider.pt
@@ -38,9 +44,11 @@ demo: install  ## phantom DICOM → slices → short trainings → 32 pairs → 
 	$(PY) data_prep/make_phantom.py --output $(DEMO)/phantom --patients 40 --seed 1
 	$(PY) data_prep/dicom_to_slices.py --input $(DEMO)/phantom/dicom --masks $(DEMO)/phantom/masks \
 		--output $(DEMO)/dataset
-	$(BUNDLE) training $(GUIDER) --dataset_dir $(DEMO)/dataset --output_dir $(DEMO)/guider \
+	$(if $(LATENTS),$(BUNDLE) training $(TRAIN_AUTOENCODER) --dataset_dir $(DEMO)/dataset \
+		--output_dir $(DEMO)/autoencoder --max_iterations 1000)
+	$(BUNDLE) training $(TRAIN_GUIDER) --dataset_dir $(DEMO)/dataset --output_dir $(DEMO)/guider \
 		$(FURTHER) $(FURTHER_GUIDER)
-	$(BUNDLE) training $(GENERATOR) --dataset_dir $(DEMO)/dataset --output_dir $(DEMO)/generator \
+	$(BUNDLE) training $(TRAIN_GENERATOR) --dataset_dir $(DEMO)/dataset --output_dir $(DEMO)/generator \
 		--guider_ckpt $(DEMO)/guider/model_guider.pt $(FURTHER) $(FURTHER_GENERATOR)
 	$(BUNDLE) infer_pairs --config_file $(CONFIGS)/infer_pairs.yaml --output_dir $(DEMO)/pairs \
 		--guider_ckpt $(DEMO)/guider/model_guider.pt --generator_ckpt $(DEMO)/generator/model_generator.pt \
@@ -76,9 +84,9 @@ phantom-weights: install  ## train the bundle's phantom weights anew (half an ho
 	test -d $(WEIGHTS)/phantom || $(PY) data_prep/make_phantom.py --output $(WEIGHTS)/phantom --patients 120 --seed 0
 	$(PY) data_prep/dicom_to_slices.py --input $(WEIGHTS)/phantom/dicom --masks $(WEIGHTS)/phantom/masks \
 		--output $(WEIGHTS)/dataset
-	$(BUNDLE) training $(GUIDER) --dataset_dir $(WEIGHTS)/dataset --output_dir $(WEIGHTS)/guider \
+	$(BUNDLE) training $(TRAIN_GUIDER) --dataset_dir $(WEIGHTS)/dataset --output_dir $(WEIGHTS)/guider \
 		--fold -1 --max_iterations 3000
-	$(BUNDLE) training $(GENERATOR) --dataset_dir $(WEIGHTS)/dataset --output_dir $(WEIGHTS)/generator \
+	$(BUNDLE) training $(TRAIN_GENERATOR) --dataset_dir $(WEIGHTS)/dataset --output_dir $(WEIGHTS)/generator \
 		--fold -1 --max_iterations 3000
 	test -f $(WEIGHTS)/segmenter/model.json || $(BUNDLE) training --config_file $(CONFIGS)/train.yaml \
 		--dataset_dir $(WEIGHTS)/dataset --output_dir $(WEIGHTS)/segmenter --image_size 128 --max_epochs 12

@@ -19,9 +19,9 @@ import numpy as np
 from common import frechet_distance, load_dataset, print_table
 from torch import Tensor
 
-from pig_monai.checkpoint import load_denoiser
 from pig_monai.cli import run_command
 from pig_monai.data.folder import read_datalist
+from pig_monai.denoisers import load_denoiser
 from pig_monai.files import write_json
 from pig_monai.pairs.sampler import PairSampler
 from pig_monai.pictures import contact_sheet

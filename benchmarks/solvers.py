@@ -14,8 +14,8 @@ import time
 import torch
 from common import print_table
 
-from pig_monai.checkpoint import load_denoiser
 from pig_monai.cli import run_command
+from pig_monai.denoisers import load_denoiser
 from pig_monai.diffusion.noise import PairNoise
 from pig_monai.diffusion.sampling import sample_pairs
 from pig_monai.diffusion.solvers import SOLVERS
@@ -47,11 +47,18 @@ def compare(
     schedule, size = generator.denoiser.schedule, generator.meta["image_size"]
 
     def draw(solver: str, steps: int) -> tuple[torch.Tensor, torch.Tensor, float]:
-        noise = PairNoise(0, range(pairs), (1, size, size), "cpu")
+        noise = PairNoise(0, range(pairs), "cpu")
         grid = SOLVERS[solver].timesteps(schedule, steps)
         start = time.perf_counter()
         x0, y0 = sample_pairs(
-            guider.denoiser, generator.denoiser, schedule, grid, SOLVERS[solver].step, noise(), noise(), noise
+            guider.denoiser,
+            generator.denoiser,
+            schedule,
+            grid,
+            SOLVERS[solver].step,
+            noise.draw(1, size, size),
+            noise.draw(1, size, size),
+            draw=noise,
         )
         return x0 > 0, y0.clamp(-1, 1), time.perf_counter() - start
 

@@ -20,7 +20,7 @@ from pig_monai.diffusion.sampling import Denoiser, sample_pairs
 from pig_monai.diffusion.schedule import NoiseSchedule
 from pig_monai.diffusion.solvers import SOLVERS
 from pig_monai.diffusion.training import AutocastInferer, DiffusionLoss, GeneratorBatch, GuiderBatch
-from pig_monai.networks import diffusion_unet
+from pig_monai.networks import diffusion_network
 from pig_monai.report import lesion_contrast
 from pig_monai.training.batches import ShuffledBatches
 from pig_monai.training.optimisation import exponential_moving_average, learning_rate_schedule
@@ -31,8 +31,8 @@ SCHEDULE = NoiseSchedule()
 
 def train(name: str, prepare: GuiderBatch | GeneratorBatch, data: dict, iterations: int) -> Denoiser:
     torch.manual_seed(0)
-    network: nn.Module = diffusion_unet(
-        [64, 64, 96], [False, False, True], 1, 32, norm_num_groups=16, patch_size=2
+    network: nn.Module = diffusion_network(
+        "concat", [64, 64, 96], [False, False, True], 1, 32, norm_num_groups=16, patch_size=2
     )
     optimizer = torch.optim.Adam(network.parameters(), lr=4e-4)
     schedule = learning_rate_schedule(optimizer, "cosine", iterations, epoch_length=1)
@@ -53,10 +53,16 @@ def train(name: str, prepare: GuiderBatch | GeneratorBatch, data: dict, iteratio
 
 
 def judge(guider: Denoiser, generator: Denoiser, data: dict) -> list[str]:
-    noise = PairNoise(1, range(PAIRS), (1, SIZE, SIZE), "cpu")
+    noise = PairNoise(1, range(PAIRS), "cpu")
     solver = SOLVERS["dpmpp_2m"]
     x0, y0 = sample_pairs(
-        guider, generator, SCHEDULE, solver.timesteps(SCHEDULE, 50), solver.step, noise(), noise(), noise
+        guider,
+        generator,
+        SCHEDULE,
+        solver.timesteps(SCHEDULE, 50),
+        solver.step,
+        *(noise.draw(1, SIZE, SIZE) for _ in range(2)),
+        noise,
     )
     masks, slices = (x0 > 0).numpy()[:, 0], y0.clamp(-1, 1).numpy()[:, 0]
     contrasts = [lesion_contrast(s, m, ring=2) for s, m in zip(slices, masks, strict=True) if m.any()]

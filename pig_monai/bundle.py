@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,17 @@ def default_device() -> str:
     if not torch.cuda.is_available():
         return "cpu"
     return "cuda" if processes.local_rank() is None else f"cuda:{processes.local_rank()}"
+
+
+def default_amp(device: Any) -> bool:
+    """Return whether the device multiplies bfloat16 numbers itself.
+
+    A CPU without such instructions imitates them, and is eight times slower than in float32 (measured on AVX2).
+    """
+    if torch.device(device).type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    able: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16") or able.get("bf16"))
 
 
 def check_device(device: Any) -> None:

@@ -6,16 +6,17 @@ no mismatch goes unnoticed. Only tensors and plain types are read back: a checkp
 The keys of a meta: ``role`` (guider | generator | autoencoder), ``network`` (name, arguments), ``image_size``
 (pixels), ``preprocessing`` (of the training slices), ``spacing`` (median, mm at ``image_size``; null where
 unknown), ``fold`` (held out), ``data`` (fingerprint of the training slices), ``origin``, ``iteration``,
-``settings`` (of the training) and ``versions``; of a diffusion network also ``schedule``, ``prediction`` and
-``masks`` (areas and numbers of components); of an autoencoder ``latent`` (``factor``, ``channels``, and ``mean``
-and ``std`` of each channel).
+``settings`` (of the training) and ``versions``; of a diffusion network also ``schedule``, ``prediction``,
+``masks`` (areas and numbers of components), ``unlabelled`` (how many slices nobody labelled; a generator's) and
+``space`` (of the latents; null for pixels); of an autoencoder
+``latent`` (``factor``, ``channels``, and ``mean`` and ``std`` of each channel). A generator of latents brings its
+``autoencoder`` along, a checkpoint within the checkpoint, so that its slices can always be decoded.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,9 @@ import torch
 from torch import nn
 
 import pig_monai
-from pig_monai.diffusion.sampling import Denoiser
-from pig_monai.diffusion.schedule import NoiseSchedule
+from pig_monai.diffusion.schedule import Schedule
 from pig_monai.errors import PigError
 from pig_monai.files import read_json, save_torch, sha256
-from pig_monai.networks import build_network
 from pig_monai.partial_weights import take_what_fits
 from pig_monai.runs import RECORD, differences
 
@@ -38,7 +37,6 @@ REQUIRED_OF_ROLE = {
     "generator": ("schedule", "prediction"),
     "autoencoder": ("latent",),
 }
-SAME_FOR_A_PAIR = ("schedule", "image_size", "preprocessing", "fold", "data")
 
 LEAST_SHARE = 0.1
 """Of a network's parameters that weights must fit to be worth starting from."""
@@ -53,16 +51,35 @@ def versions() -> dict[str, str]:
     }
 
 
-def save_weights(path: str | Path, state_dict: Mapping[str, torch.Tensor], meta: dict[str, Any]) -> None:
-    """Write weights and meta atomically, as contiguous tensors on the CPU."""
+def save_weights(
+    path: str | Path,
+    state_dict: Mapping[str, torch.Tensor],
+    meta: dict[str, Any],
+    autoencoder: dict[str, Any] | None = None,
+) -> None:
+    """Write weights and meta atomically, as contiguous tensors on the CPU.
+
+    Args:
+        path: of the weights file.
+        state_dict: of the network.
+        meta: see above.
+        autoencoder: the content of its checkpoint, for a generator of latents.
+    """
     model = {name: value.detach().cpu().contiguous() for name, value in state_dict.items()}
-    save_torch(path, {"model": model, "meta": meta})
+    brought = {} if autoencoder is None else {"autoencoder": autoencoder}
+    save_torch(path, {"model": model, "meta": meta, **brought})
 
 
 def load_weights(
     path: str | Path, role: str, name: str | None = None
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Read ``(state_dict, meta)`` of the network that plays ``role``.
+    """Read ``(state_dict, meta)`` of the network that plays ``role``: see `load_checkpoint`."""
+    content = load_checkpoint(path, role, name)
+    return content["model"], content["meta"]
+
+
+def load_checkpoint(path: str | Path, role: str, name: str | None = None) -> dict[str, Any]:
+    """Read a weights file: ``model``, ``meta`` and perhaps ``autoencoder``.
 
     Args:
         path: a weights file, or the run folder that holds ``model_<role>.pt``.
@@ -100,7 +117,7 @@ def load_weights(
     broken = next((key for key, value in state_dict.items() if not bool(torch.isfinite(value).all())), None)
     if broken is not None:
         raise PigError(f"{given}: {broken} holds values that are no numbers", "the file is damaged; train anew")
-    return state_dict, meta
+    return content
 
 
 def _lacking(given: str, key: str, role: str) -> PigError:
@@ -135,63 +152,6 @@ def _weights_in(folder: Path, role: str, given: str) -> Path:
     raise PigError(f"{given} holds no {path.name}", f"name the output_dir of train_{role}.yaml, or a weights file")
 
 
-@dataclass(frozen=True)
-class LoadedDenoiser:
-    """A frozen network from a checkpoint.
-
-    Args:
-        denoiser: ready to predict.
-        meta: what the checkpoint says of itself.
-        sha256: of the file, for provenance.
-    """
-
-    denoiser: Denoiser
-    meta: dict[str, Any]
-    sha256: str
-
-
-def load_denoiser(
-    path: str | Path,
-    role: str,
-    device: torch.device | str,
-    clamp: bool = True,
-    amp: bool = False,
-    one_at_a_time: bool = False,
-) -> LoadedDenoiser:
-    """Build the network of a checkpoint, ready to predict on ``device``.
-
-    Args:
-        path: a weights file or a run folder.
-        role: ``guider`` or ``generator``.
-        device: where to predict.
-        clamp: keep x̂₀ in [−1, 1].
-        amp: bfloat16 autocast.
-        one_at_a_time: see `Denoiser`.
-
-    Raises:
-        PigError: see `load_weights`; or the weights do not fit the network that the meta describes.
-    """
-    state_dict, meta = load_weights(path, role)
-    path = weights_path(path, role)
-    network = build_network(meta["network"])
-    try:
-        network.load_state_dict(state_dict)
-    except RuntimeError as cause:
-        raise PigError(
-            f"{role}_ckpt {path}: its weights do not fit its own meta", "the file is damaged"
-        ) from cause
-    network = to_device(network, device).eval().requires_grad_(False)
-    try:
-        schedule = NoiseSchedule(**meta["schedule"])
-    except TypeError as cause:
-        raise PigError(
-            f"{role}_ckpt {path}: schedule {meta['schedule']} is unknown",
-            "use weights of this version of pig_monai",
-        ) from cause
-    denoiser = Denoiser(network, schedule, meta["prediction"], clamp, amp, one_at_a_time)
-    return LoadedDenoiser(denoiser, meta, sha256(path))
-
-
 def weights_hash(path: str | Path | None, role: str, name: str | None = None) -> str | None:
     """Return the SHA-256 of a weights file, or None for none: what a run's settings keep instead of a path.
 
@@ -214,7 +174,7 @@ def initial_network(
     role: str,
     device: torch.device | str,
     prediction: str | None = None,
-    schedule: NoiseSchedule | None = None,
+    schedule: Schedule | None = None,
 ) -> nn.Module:
     """Return ``network`` on ``device`` with the weights to start from: its own, or those of a checkpoint.
 
@@ -261,43 +221,3 @@ def _described(spec: Any, other: Any) -> str:
     """Name a network and those of its arguments that another one has not."""
     arguments = {k: v for k, v in spec["arguments"].items() if other["arguments"].get(k) != v}
     return f"{spec['name']} with {arguments}"
-
-
-def check_pair(guider: dict[str, Any], generator: dict[str, Any]) -> None:
-    """Refuse a guider and a generator that were not trained for each other.
-
-    Raises:
-        PigError: names the first difference and both sides of it.
-    """
-    for name in SAME_FOR_A_PAIR:
-        for key, one, other in differences(guider.get(name), generator.get(name), name):
-            raise PigError(
-                f"the guider's {key} is {one} and the generator's is {other}",
-                "use a guider and a generator trained on the same slices with the same settings",
-            )
-
-
-def frozen_guider(
-    guider_ckpt: str | Path | None,
-    expected: Mapping[str, Any],
-    device: torch.device | str,
-    clamp: bool = True,
-    amp: bool = False,
-) -> Denoiser | None:
-    """Return the guider that a generator is trained with, after checking that they will make a pair.
-
-    Args:
-        guider_ckpt: weights or run folder; None for no guider.
-        expected: what the generator's meta will say, by the keys of `SAME_FOR_A_PAIR`.
-        device: where to predict.
-        clamp: keep x̂₀ in [−1, 1]; train with what sampling will do.
-        amp: bfloat16 autocast.
-
-    Raises:
-        PigError: see `load_weights` and `check_pair`.
-    """
-    if guider_ckpt is None:
-        return None
-    loaded = load_denoiser(guider_ckpt, "guider", device, clamp=clamp, amp=amp)
-    check_pair(loaded.meta, dict(expected))
-    return loaded.denoiser

@@ -57,7 +57,8 @@ def write_report(run: Path) -> None:
         "<h2>1. Phantom volumes become slices</h2>",
         _dataset_facts(run),
         picture(_sheet(real, scale), f"Phantom slices at {size} × {size} pixels, masks outlined."),
-        "<h2>2. Two networks are trained</h2>",
+        "<h2>2. The networks are trained</h2>",
+        _autoencoder(run),
         _training(run, "guider", "The guider makes the mass mask x from (x_t, y_t): Algorithm 1."),
         _training(run, "generator", "The conditional generator makes the slice y from (y_t, mask)."),
         "<h2>3. They generate pairs in lockstep</h2>",
@@ -103,6 +104,18 @@ def _dataset_facts(run: Path) -> str:
     return facts({**values, "patients with a mass": report["patients"]})
 
 
+def _autoencoder(run: Path) -> str:
+    """Return what the autoencoder of a demo on latents makes of its slices; nothing for one on pixels."""
+    previews = sorted((run / "autoencoder/previews").glob("*.png"))
+    if not previews:
+        return ""
+    return _training(run, "autoencoder", "The autoencoder turns slices into latents, and latents into slices.") + (
+        picture(
+            Image.open(previews[-1]).convert("RGB"), "Slices, what the autoencoder makes of them, differences."
+        )
+    )
+
+
 def _training(run: Path, role: str, text: str) -> str:
     meta = _meta(run / role / f"model_{role}.pt")
     points = _measured(run / role, "loss")
@@ -112,7 +125,7 @@ def _training(run: Path, role: str, text: str) -> str:
         "started from": "the bundle's phantom weights" if started else "fresh weights",
         "iterations": meta["iteration"],
         "batch size": meta["settings"]["batch_size"],
-        "predicts": meta["prediction"],
+        "predicts": meta.get("prediction"),
         "last loss": f"{points[-1][1]:.4f}" if points else None,
     }
     if validation:
@@ -170,7 +183,7 @@ def report(*, run: str) -> None:
     """Write RUN/report.html from a demo's folder: what was done, in pictures, with the figures.
 
     Args:
-        run: the folder that holds phantom/, dataset/, guider/, generator/ and pairs/.
+        run: the folder that holds phantom/, dataset/, guider/, generator/ and pairs/, and perhaps autoencoder/.
     """
     if not (Path(str(run)) / "pairs/datalist.json").is_file():
         raise PigError(f"{run} holds no demo", "run make demo")

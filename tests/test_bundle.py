@@ -12,7 +12,7 @@ from monai.bundle import ConfigWorkflow
 
 from pig_monai.checkpoint import load_weights
 from pig_monai.data.folder import read_datalist
-from pig_monai.networks import check_image_size, diffusion_unet
+from pig_monai.networks import build_network, check_image_size, diffusion_network
 from tests.conftest import ROOT, TINY, last_line, run_bundle
 
 BUNDLE = ROOT / "bundles/pig_dbt"
@@ -69,7 +69,7 @@ def test_presets_set_top_level_ids_of_some_config_only(preset):
 def test_paper_preset_has_the_papers_networks():
     preset = yaml.safe_load((CONFIGS / "presets/paper.yaml").read_text())
     names = ("channels", "attention_levels", "num_res_blocks", "num_head_channels")
-    network = diffusion_unet(**{name: preset[name] for name in names})
+    network = diffusion_network("concat", **{name: preset[name] for name in names})
     assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(7.13, abs=0.005)
     assert (preset["image_size"], preset["prediction"], preset["num_inference_steps"]) == (512, "epsilon", 256)
     assert (preset["num_train_timesteps"], preset["beta_start"], preset["beta_end"]) == (1024, 1e-4, 0.02)
@@ -96,7 +96,7 @@ def test_weights_describe_themselves(trained, phantom_dataset):
     np.testing.assert_allclose(meta["spacing"], stored * 64 / 16, rtol=1e-4)
     areas = meta["masks"]["area"]
     assert 0 < areas["0.0"] <= areas["0.5"] <= areas["1.0"] < 0.5
-    assert set(state) == set(diffusion_unet(**meta["network"]["arguments"]).state_dict())
+    assert set(state) == set(build_network(meta["network"]).state_dict())
 
 
 @pytest.mark.parametrize("lr_schedule", ["cosine", "plateau"])
@@ -227,7 +227,7 @@ def test_presets_networks_fit_their_image_size(preset):
         "norm_num_groups",
         "patch_size",
     )
-    network = diffusion_unet(**{name: content[name] for name in names})
+    network = diffusion_network("concat", **{name: content[name] for name in names})
     check_image_size(network, content["image_size"])
     with torch.no_grad():
         output = network(torch.zeros(1, 2, 64, 64), torch.tensor([5]))

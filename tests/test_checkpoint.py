@@ -4,19 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from pig_monai.checkpoint import (
-    REQUIRED_META,
-    REQUIRED_OF_ROLE,
-    check_pair,
-    initial_network,
-    load_denoiser,
-    load_weights,
-    save_weights,
-)
+from pig_monai.checkpoint import REQUIRED_META, REQUIRED_OF_ROLE, initial_network, load_weights, save_weights
+from pig_monai.denoisers import check_pair, load_denoiser
 from pig_monai.diffusion.schedule import NoiseSchedule
 from pig_monai.errors import PigError
 from pig_monai.files import write_json
-from pig_monai.networks import diffusion_unet
+from pig_monai.networks import diffusion_network
 from pig_monai.training.meta import mask_statistics, median_spacing
 
 
@@ -129,9 +122,8 @@ def test_a_folder_without_weights_says_why(tmp_path, workflow, what):
         load_weights(tmp_path, "guider", "init_ckpt")
 
 
-def unet(channels: list[int], patch_size: int = 1) -> torch.nn.Module:
-    levels = [False] * len(channels)
-    return diffusion_unet(channels, levels, 1, 8, norm_num_groups=8, patch_size=patch_size)
+def unet(channels: list[int]) -> torch.nn.Module:
+    return diffusion_network("concat", channels, [False] * len(channels), 1, 8, norm_num_groups=8)
 
 
 @pytest.fixture
@@ -168,16 +160,16 @@ def test_a_training_starts_from_weights_of_a_network_with_fewer_levels(start, ca
     said = capsys.readouterr().err
     share = sum(fresh[name].numel() for name in taken) / sum(value.numel() for value in fresh.values())
     assert f"guider: loaded {len(taken)} of {len(fresh)} tensors, {100 * share:.1f} % of the parameters" in said
-    assert "guider: not loaded: down_blocks.1.* (2 tensors, not in the weights), " in said
+    assert "guider: not loaded: unet.down_blocks.1.* (2 tensors, not in the weights), " in said
 
 
 def test_weights_that_hardly_fit_are_refused_with_both_networks(start):
     folder, _ = start
     with pytest.raises(PigError) as caught:
-        initial_network(unet([8, 16], patch_size=2), folder, "guider", "cpu")
+        initial_network(unet([24, 48]), folder, "guider", "cpu")
     assert caught.value.what == (
-        f"init_ckpt {folder} holds a diffusion_unet with {{'patch_size': 1}} and network_def is a diffusion_unet "
-        "with {'patch_size': 2}: 0.0 % of the parameters fit"
+        f"init_ckpt {folder} holds a concat with {{'channels': [8, 16]}} and network_def is a concat "
+        "with {'channels': [24, 48]}: 0.0 % of the parameters fit"
     )
 
 

@@ -23,15 +23,15 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from pig_monai.checkpoint import load_denoiser, load_weights
+from pig_monai.checkpoint import load_weights
 from pig_monai.data.folder import heldout_entries, read_datalist, training_entries
 from pig_monai.data.transforms import load_slices
+from pig_monai.denoisers import load_denoiser
 from pig_monai.diffusion.noise import PairNoise, Purpose
-from pig_monai.diffusion.sampling import sample_pairs
+from pig_monai.diffusion.sampling import KnownImage, sample_pairs
 from pig_monai.diffusion.schedule import NoiseSchedule
 from pig_monai.diffusion.solvers import SOLVERS
 from pig_monai.pictures import contact_sheet, magnification
-from pig_monai.training.preview import KnownImage
 from tests.conftest import ROOT, TINY, run_bundle
 
 QUICK = {**TINY, "image_size": 8}
@@ -193,9 +193,11 @@ def test_a_generators_previews_are_made_with_its_guider(guider, phantom_dataset,
     apart = []
     for predict_mask in (load_denoiser(guider[0], "guider", "cpu", amp=True).denoiser,
                          KnownImage(masks * 2 - 1, schedule)):  # fmt: skip
-        noise = PairNoise(0, range(6), (1, 8, 8), "cpu", Purpose.PREVIEW)
+        noise = PairNoise(0, range(6), "cpu", Purpose.PREVIEW)
         grid = solver.timesteps(schedule, 25)
-        x, y = sample_pairs(predict_mask, generator, schedule, grid, solver.step, noise(), noise(), noise)
+        x, y = sample_pairs(
+            predict_mask, generator, schedule, grid, solver.step, noise.draw(1, 8, 8), noise.draw(1, 8, 8), noise
+        )
         sheet = contact_sheet(list(y[:, 0].numpy()), list(x[:, 0].numpy() > 0), 6, magnification(192, 8))
         row = np.asarray(sheet).astype(int)
         apart.append(np.abs(preview[-len(row) :] - row).mean())

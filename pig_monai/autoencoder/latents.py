@@ -102,7 +102,8 @@ class Autoencoder:
 
     def _each(self, run: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.amp):
-            return torch.cat([run(one.to(memory_format=torch.channels_last)).float() for one in images.split(1)])
+            ones = (one.to(self.device, memory_format=torch.channels_last) for one in images.split(1))
+            return torch.cat([run(one).float() for one in ones])
 
 
 def load_autoencoder(

@@ -191,6 +191,35 @@ def heldout_entries(
     return _some([e for e in entries if e["fold"] == fold], dataset_dir, f"is held out by fold {fold}")
 
 
+def generator_entries(dataset_dir: str | Path, fold: int, learn_from: str) -> list[Entry]:
+    """Return the entries that a generator learns from when ``fold`` is held out; see `training_entries`.
+
+    Args:
+        dataset_dir: the dataset folder.
+        fold: held out; −1 for none.
+        learn_from: ``lesion`` for slices with a lesion, ``all`` for those without one or without a label, too.
+    """
+    if learn_from not in ("lesion", "all"):
+        raise PigError(f"learn_from is {learn_from!r}", "give lesion or all")
+    everything = learn_from == "all"
+    return training_entries(dataset_dir, fold, labelled_only=not everything, lesion_free=everything)
+
+
+def stored_size(dataset_dir: str | Path) -> int:
+    """Return how many pixels a side the stored slices have.
+
+    Raises:
+        PigError: the datalist does not say.
+    """
+    preprocessing = read_datalist(dataset_dir).get("preprocessing", {})
+    if "size" not in preprocessing:
+        raise PigError(
+            f"{Path(dataset_dir) / DATALIST}#preprocessing#size is missing",
+            "say how many pixels a side the stored slices have",
+        )
+    return int(preprocessing["size"])
+
+
 def _absolute_entries(dataset_dir: str | Path, fold: int, labelled_only: bool, lesion_free: bool) -> list[Entry]:
     root = Path(dataset_dir).resolve()
     entries = read_datalist(dataset_dir)["training"]

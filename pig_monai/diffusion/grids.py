@@ -10,13 +10,13 @@ from itertools import pairwise
 
 import torch
 
-from pig_monai.diffusion.schedule import CLEAN, NoiseSchedule
+from pig_monai.diffusion.schedule import CLEAN, Schedule
 from pig_monai.errors import PigError
 
 Grid = list[tuple[int, int]]
 
 
-def uniform_grid(schedule: NoiseSchedule, num_steps: int) -> Grid:
+def uniform_grid(schedule: Schedule, num_steps: int) -> Grid:
     """Return the paper's grid, uniform in t: 0-based 1023, 1019, …, 3, then clean, for T = 1024 in 256 steps.
 
     Args:
@@ -28,7 +28,7 @@ def uniform_grid(schedule: NoiseSchedule, num_steps: int) -> Grid:
     return list(pairwise(round(T * (num_steps - k) / num_steps) - 1 for k in range(num_steps + 1)))
 
 
-def lambda_grid(schedule: NoiseSchedule, num_steps: int) -> Grid:
+def lambda_grid(schedule: Schedule, num_steps: int) -> Grid:
     """Return a grid uniform in λ (half the log signal-to-noise ratio) from T − 1 down to 0, then clean.
 
     A second-order multistep solver extrapolates in λ, so even steps in λ keep it accurate near t = 0, where
@@ -42,6 +42,8 @@ def lambda_grid(schedule: NoiseSchedule, num_steps: int) -> Grid:
     T = schedule.num_train_timesteps
     _check(num_steps, 2, T)
     lambdas = torch.tensor([schedule.half_log_snr(t) for t in range(T)], dtype=torch.float64)
+    if lambdas[-1].isinf():  # pure noise, at λ = −∞, is given a place just before its neighbour
+        lambdas[-1] = lambdas[-2] - 1
     wanted = torch.linspace(float(lambdas[-1]), float(lambdas[0]), num_steps, dtype=torch.float64)
     nearest = (lambdas[None, :] - wanted[:, None]).abs().argmin(dim=1).tolist()
     times = [0]

@@ -43,23 +43,20 @@ class PairNoise:
     Args:
         seed: of the run, ≥ 0.
         indices: of the pairs in the batch, ≥ 0.
-        shape: of one image, (1, W, H).
         device: where the noise is needed.
         purpose: what the pairs are for.
     """
 
     def __init__(
-        self,
-        seed: int,
-        indices: Sequence[int],
-        shape: tuple[int, ...],
-        device: torch.device | str,
-        purpose: Purpose = Purpose.PAIR,
+        self, seed: int, indices: Sequence[int], device: torch.device | str, purpose: Purpose = Purpose.PAIR
     ) -> None:
         self.generators = [seeded_generator(purpose, seed, index) for index in indices]
-        self.shape = shape
         self.device = device
 
-    def __call__(self) -> Tensor:
+    def draw(self, *shape: int) -> Tensor:
         """Return the next (B, *shape) standard normal float32."""
-        return torch.stack([torch.randn(self.shape, generator=g) for g in self.generators]).to(self.device)
+        return torch.stack([torch.randn(shape, generator=g) for g in self.generators]).to(self.device)
+
+    def __call__(self, like: Tensor) -> Tensor:
+        """Return the next noise of the shape of ``like`` (B, …): what solvers that add noise call."""
+        return self.draw(*like.shape[1:])

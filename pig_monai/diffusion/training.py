@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from pig_monai.diffusion.noise import Purpose, seeded_generator
 from pig_monai.diffusion.sampling import Denoiser
-from pig_monai.diffusion.schedule import NoiseSchedule, Prediction, check_prediction
+from pig_monai.diffusion.schedule import Prediction, Schedule, check_prediction
 from pig_monai.errors import PigError
 
 
@@ -26,8 +26,8 @@ class Target(NamedTuple):
     """What a training step asks of the network.
 
     Args:
-        value: ε or v, (B, 1, W, H).
-        weight: of each pixel's error, (B, 1, W, H); None weighs all alike.
+        value: ε, v or the flow, (B, C, W, H).
+        weight: of each pixel's error, broadcast to it; None weighs all alike.
         timesteps: (B,), the noise levels that the batch was shown.
     """
 
@@ -36,8 +36,8 @@ class Target(NamedTuple):
     timesteps: Tensor
 
 
-TrainingStep = tuple[Tensor, Target, tuple[()], dict[str, Tensor]]
-"""(network inputs, target, no more positional inputs, {"timesteps"})."""
+TrainingStep = tuple[Tensor, Target, tuple[()], dict[str, Tensor | None]]
+"""(noisy image, target, no more positional inputs, {"timesteps", "condition", "spacing"})."""
 
 
 def antithetic_timesteps(batch_size: int, T: int, generator: torch.Generator) -> Tensor:
@@ -55,10 +55,14 @@ def masks_to_diffusion(label: Tensor) -> Tensor:
 
 
 class _DiffusionBatch(PrepareBatch):
-    """Draws t, ε₁ and ε₂ and noises both images (Algorithm 1, lines 2 to 4)."""
+    """Draws t, ε₁ and ε₂ and noises both images (Algorithm 1, lines 2 to 4).
 
-    def __init__(self, schedule: NoiseSchedule, prediction: Prediction = "epsilon", seed: int = 0) -> None:
-        check_prediction(prediction)
+    A batch is ``{"image": slices −1 … 1 or their latents (B, C, W, H), "label": masks 0 / 1 (B, C', W, H)}``,
+    with ``"labelled"`` (B,) where some masks are unknown and ``"spacing"`` (B, 2) where the networks ask for it.
+    """
+
+    def __init__(self, schedule: Schedule, prediction: Prediction = "epsilon", seed: int = 0) -> None:
+        check_prediction(prediction, schedule)
         self.schedule = schedule
         self.prediction = prediction
         self.seed = seed
@@ -80,6 +84,7 @@ class _DiffusionBatch(PrepareBatch):
         t = antithetic_timesteps(len(x0), self.schedule.num_train_timesteps, generator)
         eps_1 = torch.randn(x0.shape, generator=generator, dtype=x0.dtype)
         eps_2 = torch.randn(y0.shape, generator=generator, dtype=y0.dtype)
+        dropout = torch.rand(len(x0), generator=generator)
         x0, y0, eps_1, eps_2 = (z.to(device) for z in (x0, y0, eps_1, eps_2))
         return {
             "x0": x0,
@@ -90,84 +95,162 @@ class _DiffusionBatch(PrepareBatch):
             "y_t": self.schedule.add_noise(y0, eps_2, t),
             "t": t,  # on the CPU, where the schedule looks its scales up without making a GPU wait
             "timesteps": t.to(x0.device),
+            "dropout": dropout.to(x0.device),
         }
 
 
 class GuiderBatch(_DiffusionBatch):
-    """Algorithm 1: the guider is shown (x_t, y_t, t) and asked for the mask's noise ε₁ (or v).
+    """Algorithm 1: the guider is shown (x_t, y_t, t) and asked for the mask's noise ε₁ (or v, or the flow).
 
     Args:
         schedule: the noise schedule.
-        prediction: ``epsilon`` (the paper) or ``v``.
+        prediction: ``epsilon`` (the paper), ``v``, or ``flow`` on a rectified flow.
         seed: of the training's noise, ≥ 0.
     """
 
     def __call__(
         self, batchdata: Mapping[str, Tensor], device: Any = None, non_blocking: bool = False, **kwargs: Any
     ) -> TrainingStep:
-        """Return the training step for ``{"image": slices −1 … 1, "label": masks 0 / 1}``, both (B, 1, W, H)."""
+        """Return the training step for a batch of labelled slices."""
         pair = self._noisy_pair(batchdata, device)
         target = self.schedule.target(pair["x0"], pair["eps_1"], pair["t"], self.prediction)
-        inputs = torch.cat([pair["x_t"], pair["y_t"]], dim=1)
-        return inputs, Target(target, None, pair["timesteps"]), (), {"timesteps": pair["timesteps"]}
+        shown = {"timesteps": pair["timesteps"], "condition": pair["y_t"], "spacing": None}
+        return pair["x_t"], Target(target, None, pair["timesteps"]), (), shown
 
 
 class GeneratorBatch(_DiffusionBatch):
-    """The generator is shown (y_t, mask, t) and asked for the slice's noise ε₂ (or v).
+    """The generator is shown (y_t, mask, t) and asked for the slice's noise ε₂ (or v, or the flow).
+
+    A mask that is unknown, because nobody drew it or because it was dropped, is shown as zeros: halfway between
+    −1 and +1, which no mask is.
 
     Args:
         schedule: the noise schedule.
-        prediction: ``epsilon`` (the paper) or ``v``.
+        prediction: ``epsilon`` (the paper), ``v``, or ``flow`` on a rectified flow.
         seed: of the training's noise, ≥ 0.
         condition: ``mask`` shows the clean mask x₀; ``guider`` shows the frozen guider's x̂₀ from (x_t, y_t, t),
-            which is what sampling will show (the authors' code).
+            which is what sampling will show (the authors' code); ``none`` trains an unconditional net.
         guider: the frozen guider; needed with ``condition: guider``.
         loss_weight: ``none``, or ``lesion`` for the authors' sigmoid of the condition (0.73 inside the lesion,
             0.27 outside).
+        mask_dropout: share of the masks that are not shown, 0 to 1: for guidance.
 
     Raises:
-        PigError: an unknown option, or ``condition: guider`` without a guider.
+        PigError: an unknown option, ``condition: guider`` without a guider, or a lesion weight without masks.
     """
 
     def __init__(
         self,
-        schedule: NoiseSchedule,
+        schedule: Schedule,
         prediction: Prediction = "epsilon",
         seed: int = 0,
         condition: str = "mask",
         guider: Denoiser | None = None,
         loss_weight: str = "none",
+        mask_dropout: float = 0.0,
     ) -> None:
         super().__init__(schedule, prediction, seed)
-        if condition not in ("mask", "guider"):
-            raise PigError(f"condition is {condition!r}", "give mask or guider")
+        if condition not in CONDITIONS:
+            raise PigError(f"condition is {condition!r}", f"give {', '.join(CONDITIONS[:-1])} or {CONDITIONS[-1]}")
         if condition == "guider" and guider is None:
             raise PigError("condition is guider but guider_ckpt is not set", "name the guider's weights")
         if loss_weight not in ("none", "lesion"):
             raise PigError(f"loss_weight is {loss_weight!r}", "give none or lesion")
+        if condition == "none":
+            _check_left_alone(condition, loss_weight=(loss_weight, "none"), mask_dropout=(mask_dropout, 0))
+        self.condition = condition
         self.guider = guider if condition == "guider" else None
         self.loss_weight = loss_weight
+        self.mask_dropout = mask_dropout
 
     def __call__(
         self, batchdata: Mapping[str, Tensor], device: Any = None, non_blocking: bool = False, **kwargs: Any
     ) -> TrainingStep:
-        """Return the training step for ``{"image": slices −1 … 1, "label": masks 0 / 1}``, both (B, 1, W, H)."""
+        """Return the training step for a batch of slices, with or without masks."""
         pair = self._noisy_pair(batchdata, device)
         mask = pair["x0"]
         if self.guider is not None:
             with torch.no_grad():
                 mask = self.guider(pair["x_t"], pair["y_t"], pair["t"]).x0
+        mask = mask * self._shown(pair, batchdata).reshape(-1, 1, 1, 1)
         target = self.schedule.target(pair["y0"], pair["eps_2"], pair["t"], self.prediction)
-        weight = torch.sigmoid(mask) if self.loss_weight == "lesion" else None
-        inputs = torch.cat([pair["y_t"], mask], dim=1)
-        return inputs, Target(target, weight, pair["timesteps"]), (), {"timesteps": pair["timesteps"]}
+        weight = torch.sigmoid(mask).mean(dim=1, keepdim=True) if self.loss_weight == "lesion" else None
+        spacing = batchdata.get("spacing")
+        shown = {
+            "timesteps": pair["timesteps"],
+            "condition": mask,
+            "spacing": None if spacing is None else spacing.to(device),
+        }
+        return pair["y_t"], Target(target, weight, pair["timesteps"]), (), shown
+
+    def _shown(self, pair: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
+        """Return 1 for each mask that is shown and 0 for each that is not, (B,)."""
+        shown = pair["dropout"] >= (1.0 if self.condition == "none" else self.mask_dropout)
+        if "labelled" in batch:
+            shown = shown & batch["labelled"].to(shown.device)
+        return shown.to(pair["x0"].dtype)
+
+
+class JointBatch(_DiffusionBatch):
+    """The rival of guidance: one net is shown mask and slice as channels of one image, and asked for both noises.
+
+    Args:
+        schedule: the noise schedule.
+        prediction: ``epsilon``, ``v``, or ``flow`` on a rectified flow.
+        seed: of the training's noise, ≥ 0.
+    """
+
+    def __call__(
+        self, batchdata: Mapping[str, Tensor], device: Any = None, non_blocking: bool = False, **kwargs: Any
+    ) -> TrainingStep:
+        """Return the training step for a batch of labelled slices."""
+        pair = self._noisy_pair(batchdata, device)
+        z0, eps, z_t = (torch.cat([pair[x], pair[y]], dim=1) for x, y in _JOINT)
+        target = self.schedule.target(z0, eps, pair["t"], self.prediction)
+        shown = {"timesteps": pair["timesteps"], "condition": torch.zeros_like(pair["x0"]), "spacing": None}
+        return z_t, Target(target, None, pair["timesteps"]), (), shown
+
+
+_JOINT = (("x0", "y0"), ("eps_1", "eps_2"), ("x_t", "y_t"))
+
+CONDITIONS = ("mask", "guider", "none", "joint")
+"""What a generator may be shown in training; ``joint`` makes it the one net of mask and slice."""
+
+
+def generator_batch(condition: str, learn_from: str, **settings: Any) -> GeneratorBatch | JointBatch:
+    """Return what prepares a generator's batches.
+
+    Args:
+        condition: one of `CONDITIONS`.
+        learn_from: ``lesion`` or ``all`` (see `pig_monai.data.folder.generator_entries`).
+        **settings: the other arguments of `GeneratorBatch`; ``joint`` uses its first three.
+
+    Raises:
+        PigError: see `GeneratorBatch`; or a setting that has no meaning with this condition.
+    """
+    if condition != "joint":
+        return GeneratorBatch(condition=condition, **settings)
+    _check_left_alone(
+        condition,
+        learn_from=(learn_from, "lesion"),
+        loss_weight=(settings["loss_weight"], "none"),
+        mask_dropout=(settings["mask_dropout"], 0),
+    )
+    return JointBatch(settings["schedule"], settings["prediction"], settings["seed"])
+
+
+def _check_left_alone(condition: str, **settings: tuple[Any, Any]) -> None:
+    """Refuse settings, given as (value, the only one that makes sense), which a condition has no use for."""
+    for name, (value, only) in settings.items():
+        if value != only:
+            raise PigError(f"{name} is {value} and condition is {condition}", f"give {name} {only}")
 
 
 class DiffusionLoss(nn.Module):
     """Mean squared error (Algorithm 1, line 6), weighted pixel by pixel where the batch says so."""
 
     def forward(self, prediction: Tensor, target: Target) -> Tensor:
-        """Return the scalar loss of ``prediction`` (B, 1, W, H)."""
+        """Return the scalar loss of ``prediction`` (B, C, W, H)."""
         return self.per_image(prediction, target).mean()
 
     @staticmethod

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from pig_monai.diffusion.solvers import Estimate
-from pig_monai.pairs.sampler import PairSampler
+from pig_monai.pairs.sampler import Sampler, decoded
 from pig_monai.pictures import contact_sheet, magnification
 
 FRAMES = 8
@@ -17,8 +17,10 @@ FRAMES = 8
 class _Recorder:
     """Keeps the estimates of a few steps, spread evenly over the walk."""
 
-    def __init__(self, steps: int, check: Callable[[], None]) -> None:
+    def __init__(self, sampler: Sampler, check: Callable[[], None]) -> None:
+        self.sampler = sampler
         self.check = check
+        steps = len(sampler.grid)
         self.wanted = {round(i) for i in np.linspace(0, steps - 1, min(FRAMES, steps))}
         self.masks: list[np.ndarray] = []
         self.slices: list[np.ndarray] = []
@@ -26,11 +28,12 @@ class _Recorder:
     def __call__(self, index: int, mask: Estimate, slice_: Estimate) -> None:
         self.check()
         if index in self.wanted:
-            self.masks.append(mask.x0[0, 0].float().cpu().numpy())
-            self.slices.append(slice_.x0[0, 0].float().cpu().numpy())
+            picture_of_mask, picture_of_slice = decoded(self.sampler, mask, slice_)
+            self.masks.append(picture_of_mask)
+            self.slices.append(picture_of_slice)
 
 
-def film_strip(sampler: PairSampler, index: int, check: Callable[[], None], width: int = 1600) -> Image.Image:
+def film_strip(sampler: Sampler, index: int, check: Callable[[], None], width: int = 1600) -> Image.Image:
     """Sample pair ``index`` once more and draw x̂₀ (upper row) and ŷ₀ (lower row) from noise to the end.
 
     Args:
@@ -39,7 +42,7 @@ def film_strip(sampler: PairSampler, index: int, check: Callable[[], None], widt
         check: is called at every step; what it raises ends the drawing.
         width: of the picture in pixels, about.
     """
-    recorder = _Recorder(len(sampler.grid), check)
+    recorder = _Recorder(sampler, check)
     sampler.draw([index], on_step=recorder)
     frames = len(recorder.masks)
     scale = magnification(width / frames, sampler.image_size)

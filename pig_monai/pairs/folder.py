@@ -14,7 +14,7 @@ from pig_monai.data.folder import read_datalist, write_datalist, write_label, wr
 from pig_monai.errors import PigError
 from pig_monai.files import atomic_path, read_json, write_json
 from pig_monai.pairs.rejection import REASONS, Limits, rejection_reason
-from pig_monai.pairs.sampler import Candidate, PairSampler
+from pig_monai.pairs.sampler import Candidate, Sampler
 from pig_monai.pictures import magnification, tile
 from pig_monai.runs import Run
 
@@ -57,7 +57,7 @@ class Common:
     limits: dict[str, float]
 
     @classmethod
-    def of(cls, sampler: PairSampler, limits: Limits) -> Common:
+    def of(cls, sampler: Sampler, limits: Limits) -> Common:
         """Return what the pairs of ``sampler`` share."""
         meta = sampler.generator.meta
         preprocessing = {**meta["preprocessing"], "size": sampler.image_size}
@@ -104,7 +104,7 @@ class PairsFolder:
     def remove_unrecorded(self) -> None:
         """Remove the files of candidates that were judged after the last record: they are drawn again."""
         self._write_datalist()  # first: it may name some of them, and this may be stopped half way, too
-        known = {entry[key] for entry in self.entries for key in ("image", "label")}
+        known = {entry[key] for entry in self.entries for key in ("image", "label") if key in entry}
         for part in ("images", "labels"):
             for path in (self.folder / part).glob("synthetic-*.nii.gz"):
                 if f"{part}/{path.name}" not in known:
@@ -129,7 +129,7 @@ class PairsFolder:
         Returns:
             why it was rejected, or None.
         """
-        reason = rejection_reason(candidate.mask, candidate.image, limits)
+        reason = None if candidate.mask is None else rejection_reason(candidate.mask, candidate.image, limits)
         if reason is None:
             self.entries.append(self._write(candidate, spacing))
         else:
@@ -144,10 +144,13 @@ class PairsFolder:
         seed = self.common.provenance["seed"]
         name = f"synthetic-{seed}-{candidate.index:06d}"
         write_slice(self.folder / f"images/{name}.nii.gz", candidate.image, spacing)
-        write_label(self.folder / f"labels/{name}.nii.gz", candidate.mask, spacing)
+        files = {"image": f"images/{name}.nii.gz"}
+        if candidate.mask is not None:
+            files["label"] = f"labels/{name}.nii.gz"
+            write_label(self.folder / files["label"], candidate.mask, spacing)
+        given = {} if candidate.source is None else {"mask_of": candidate.source}
         return {
-            "image": f"images/{name}.nii.gz",
-            "label": f"labels/{name}.nii.gz",
+            **files,
             "patient": f"synthetic-{seed}-{candidate.index}",
             "view": None,
             "laterality": None,
@@ -156,6 +159,7 @@ class PairsFolder:
             "spacing": spacing,
             "origin": "synthetic",
             "index": candidate.index,
+            **given,
             "provenance": self.common.provenance,
         }
 

@@ -17,7 +17,7 @@ from pig_monai.pairs.folder import Common, PairsFolder, pairs_run
 from pig_monai.pairs.pictures import draw_contact_sheet, draw_film_strip
 from pig_monai.pairs.ranks import Ranks
 from pig_monai.pairs.rejection import Limits, describe_counts, too_few_accepted
-from pig_monai.pairs.sampler import Candidate, PairSampler
+from pig_monai.pairs.sampler import Candidate, Sampler
 from pig_monai.runs import Run
 from pig_monai.stopping import StopAskedError, StopSignals
 
@@ -62,7 +62,7 @@ class PairsJob:
         self.replace_rejected = as_bool(replace_rejected, "replace_rejected")
         self.overwrite = as_bool(overwrite, "overwrite")
 
-    def run(self, sampler: PairSampler) -> Run:
+    def run(self, sampler: Sampler) -> Run:
         """Return the folder with what makes this run what it is: only the same command may continue it."""
         settings = {**sampler.provenance, **self.limits.to_dict(), "start_index": self.start_index}
         return pairs_run(self.folder, settings, self.overwrite)
@@ -72,7 +72,7 @@ class PairsJob:
         return len(pairs.entries) if self.replace_rejected else pairs.judged
 
 
-def generate_pairs(sampler: PairSampler, job: PairsJob) -> None:
+def generate_pairs(sampler: Sampler, job: PairsJob) -> None:
     """Write the accepted candidates in index order, with contact sheet and film strip.
 
     The result is the same whatever the batch size, the number of processes or the interruptions. A folder that
@@ -96,7 +96,7 @@ def generate_pairs(sampler: PairSampler, job: PairsJob) -> None:
         _follow(sampler, ranks, stop)
 
 
-def _follow(sampler: PairSampler, ranks: Ranks, stop: StopSignals) -> None:
+def _follow(sampler: Sampler, ranks: Ranks, stop: StopSignals) -> None:
     """Draw what the first process says until it says that all is done; it alone tells of errors."""
     try:
         while (indices := ranks.share()) is not None:
@@ -106,9 +106,7 @@ def _follow(sampler: PairSampler, ranks: Ranks, stop: StopSignals) -> None:
         sys.exit(1)
 
 
-def _draw(
-    sampler: PairSampler, stop: StopSignals, bar: tqdm[Any] | None, indices: Sequence[int]
-) -> list[Candidate]:
+def _draw(sampler: Sampler, stop: StopSignals, bar: tqdm[Any] | None, indices: Sequence[int]) -> list[Candidate]:
     def on_step(index: int, mask: Estimate, slice_: Estimate) -> None:
         stop.check()
         if bar is not None:
@@ -122,7 +120,7 @@ def _draw(
 class _Leader:
     """The process that judges and writes, and tells the others what to draw."""
 
-    def __init__(self, sampler: PairSampler, job: PairsJob, ranks: Ranks, stop: StopSignals) -> None:
+    def __init__(self, sampler: Sampler, job: PairsJob, ranks: Ranks, stop: StopSignals) -> None:
         self.sampler = sampler
         self.job = job
         self.ranks = ranks
@@ -153,7 +151,7 @@ class _Leader:
 
     def _draw_rounds(self) -> None:
         job, pairs = self.job, self.pairs
-        spacing = self.sampler.generator.meta["spacing"]
+        spacing = self.sampler.spacing
         with (
             tqdm(total=job.num_pairs, initial=job.found(pairs), desc="pairs", unit="pair") as bar,
             tqdm(total=len(self.sampler.grid), desc="steps", leave=False, position=1) as steps,

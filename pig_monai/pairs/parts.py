@@ -95,7 +95,9 @@ def read_part(folder: Path) -> Part:
 
 
 def _accepted(folder: Path, entry: dict[str, Any]) -> Judged:
-    return Judged(entry["index"], folder, entry, None, (entry["image"], entry["label"]))
+    return Judged(
+        entry["index"], folder, entry, None, tuple(entry[key] for key in ("image", "label") if key in entry)
+    )
 
 
 def check_parts(parts: Sequence[Part]) -> None:

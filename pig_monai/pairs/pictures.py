@@ -9,7 +9,7 @@ from typing import Any
 from pig_monai.data.folder import read_label, read_slice
 from pig_monai.files import atomic_path
 from pig_monai.pairs.film_strip import film_strip
-from pig_monai.pairs.sampler import PairSampler
+from pig_monai.pairs.sampler import Sampler
 from pig_monai.pictures import contact_sheet, magnification
 
 SHEET_PAIRS = 64
@@ -25,14 +25,14 @@ def draw_contact_sheet(folder: Path, entries: Sequence[dict[str, Any]]) -> None:
     """
     chosen = entries[:SHEET_PAIRS]
     slices = [read_slice(folder / entry["image"]) for entry in chosen]
-    masks = [read_label(folder / entry["label"]) for entry in chosen]
+    masks = [read_label(folder / entry["label"]) if "label" in entry else None for entry in chosen]
     scale = magnification(SHEET_TILE, len(slices[0]))
     with atomic_path(folder / "contact_sheet.png") as scratch:
         contact_sheet(slices, masks, columns=8, scale=scale).save(scratch)
 
 
 def draw_film_strip(
-    folder: Path, entries: Sequence[dict[str, Any]], sampler: PairSampler, check: Callable[[], None]
+    folder: Path, entries: Sequence[dict[str, Any]], sampler: Sampler, check: Callable[[], None]
 ) -> None:
     """Write ``film_strip.png`` of the first pair, where it is not there yet.
 

@@ -6,12 +6,12 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from pig_monai.checkpoint import LoadedDenoiser
+from pig_monai.denoisers import LoadedDenoiser
 from pig_monai.pairs.folder import Common, PairsFolder
 from pig_monai.pairs.generate import PairsJob
 from pig_monai.pairs.ranks import Ranks
 from pig_monai.pairs.rejection import describe_counts
-from pig_monai.pairs.sampler import PairSampler
+from pig_monai.pairs.sampler import Sampler
 from pig_monai.plan import TIMED, WARM_UP, duration, file_size, peak_memory, print_plan
 from pig_monai.runs import WORDS, Intention
 
@@ -23,7 +23,7 @@ UNITS = {
 }
 
 
-def plan_pairs(sampler: PairSampler, job: PairsJob) -> None:
+def plan_pairs(sampler: Sampler, job: PairsJob) -> None:
     """Check everything that `generate_pairs` would need, measure what a pair costs, and print the plan.
 
     Nothing is written. Under torchrun the first process alone measures and prints.
@@ -48,8 +48,8 @@ def plan_pairs(sampler: PairSampler, job: PairsJob) -> None:
     print_plan(f"plan of {job.num_pairs} {'pairs' if job.replace_rejected else 'candidates'}", lines)
 
 
-def _networks(sampler: PairSampler) -> Iterator[tuple[str, str]]:
-    for loaded in (sampler.guider, sampler.generator):
+def _networks(sampler: Sampler) -> Iterator[tuple[str, str]]:
+    for loaded in sampler.networks:
         meta = loaded.meta
         held_out = "no fold held out" if meta["fold"] == -1 else f"fold {meta['fold']} held out"
         yield (
@@ -63,7 +63,7 @@ def _parameters(loaded: LoadedDenoiser) -> int:
     return sum(p.numel() for p in loaded.denoiser.network.parameters())
 
 
-def _sampling(sampler: PairSampler, job: PairsJob, ranks: Ranks) -> dict[str, str]:
+def _sampling(sampler: Sampler, job: PairsJob, ranks: Ranks) -> dict[str, str]:
     size = sampler.image_size
     number = f"{ranks.size} processes, " if ranks.size > 1 else ""
     precision = "bfloat16 autocast" if sampler.generator.denoiser.amp else "float32"
@@ -87,7 +87,7 @@ def _held(intention: Intention, pairs: PairsFolder) -> str:
     return f"{WORDS[intention]}, {there}, rejected: {counts}"
 
 
-def _costs(sampler: PairSampler, job: PairsJob, pairs: PairsFolder, ranks: Ranks) -> dict[str, Any]:
+def _costs(sampler: Sampler, job: PairsJob, pairs: PairsFolder, ranks: Ranks) -> dict[str, Any]:
     """Measure one batch, and say what the rest of the run will take."""
     seconds = seconds_a_candidate(sampler, job) / ranks.size
     left = float(max(0, job.num_pairs - job.found(pairs)))
@@ -103,7 +103,7 @@ def _costs(sampler: PairSampler, job: PairsJob, pairs: PairsFolder, ranks: Ranks
     }
 
 
-def seconds_a_candidate(sampler: PairSampler, job: PairsJob) -> float:
+def seconds_a_candidate(sampler: Sampler, job: PairsJob) -> float:
     """Return the seconds that a candidate takes in full batches, from a few steps of the first candidates."""
     indices = range(job.start_index, job.start_index + job.batch_size)
     sampler.draw(indices, steps=WARM_UP)

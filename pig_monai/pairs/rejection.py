@@ -35,6 +35,9 @@ class Limits:
         return asdict(self)
 
 
+NO_LIMITS = Limits(0.0, 1.0, 1e9, 0.0)
+"""For masks that are given: only an empty one is no pair."""
+
 QUANTILES = {
     "min_mask_area": ("area", "0.01"),
     "max_mask_area": ("area", "0.99"),

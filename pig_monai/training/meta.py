@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from monai.data import Dataset
+from torch import nn
 
-from pig_monai.checkpoint import SAME_FOR_A_PAIR, versions
-from pig_monai.data.folder import DATALIST, read_datalist, training_entries
-from pig_monai.diffusion.schedule import NoiseSchedule
-from pig_monai.errors import PigError
+from pig_monai.checkpoint import versions
+from pig_monai.data.folder import read_datalist, stored_size, training_entries
+from pig_monai.data.transforms import load_slices
+from pig_monai.denoisers import SAME_FOR_A_PAIR
+from pig_monai.diffusion.schedule import Schedule
 from pig_monai.mask_features import MaskFeatures, measure_mask
 from pig_monai.networks import check_image_size
+from pig_monai.spaces import Space
 
 
 class TrainingMeta:
@@ -30,7 +33,7 @@ class TrainingMeta:
         image_size: pixels a side.
         dataset_dir: the dataset folder.
         fold: the fold held out; −1 for none.
-        dataset: the training slices, as ``{"image", "label"}`` tensors (1, W, H), labels 0 / 1.
+        space: where the network works.
         settings: of the training, by id; ``data`` is the fingerprint of the training slices.
 
     Raises:
@@ -41,21 +44,24 @@ class TrainingMeta:
         self,
         role: str,
         network: nn.Module,
-        schedule: NoiseSchedule,
+        schedule: Schedule,
         prediction: str,
         image_size: int,
         dataset_dir: str | Path,
         fold: int,
-        dataset: Sequence[Mapping[str, Tensor]],
+        space: Space,
         settings: Mapping[str, Any],
     ) -> None:
         self.role = role
-        self.dataset = dataset
+        self.space = space
         entries = training_entries(dataset_dir, fold)
+        self._slices = Dataset(entries, load_slices(image_size))
         self._described = {
-            **describe_training(role, network, image_size, dataset_dir, fold, entries, settings),
+            **describe_training(role, network, image_size, dataset_dir, fold, entries, settings, space.factor),
             "schedule": schedule.to_dict(),
             "prediction": prediction,
+            "space": space.to_dict(),
+            "unlabelled": _unlabelled(dataset_dir, fold) if settings.get("learn_from") == "all" else 0,
         }
 
     def __call__(self, iteration: int) -> dict[str, Any]:
@@ -69,7 +75,8 @@ class TrainingMeta:
 
     @cached_property
     def _constant(self) -> dict[str, Any]:
-        items = ((item["label"][0].numpy() > 0.5, item["image"][0].numpy()) for item in self.dataset)
+        slices = (self._slices[number] for number in range(len(self._slices)))
+        items = ((item["label"][0].numpy() > 0.5, item["image"][0].numpy()) for item in slices)
         return {**self._described, "masks": mask_statistics(items)}
 
 
@@ -81,6 +88,7 @@ def describe_training(
     fold: int,
     entries: Sequence[Mapping[str, Any]],
     settings: Mapping[str, Any],
+    factor: int = 1,
 ) -> dict[str, Any]:
     """Return what the meta of any training's weights says (see `pig_monai.checkpoint`).
 
@@ -92,29 +100,29 @@ def describe_training(
         fold: the fold held out; −1 for none.
         entries: trained on.
         settings: of the training, by id; ``data`` is the fingerprint of the training slices.
+        factor: pixels a side of a position that the network sees.
 
     Raises:
         PigError: a dataset that does not say how large its slices are, or an image size that does not fit.
     """
-    check_image_size(network, image_size)
-    preprocessing = read_datalist(dataset_dir).get("preprocessing", {})
-    if "size" not in preprocessing:
-        raise PigError(
-            f"{Path(dataset_dir) / DATALIST}#preprocessing#size is missing",
-            "say how many pixels a side the stored slices have",
-        )
+    check_image_size(network, image_size, factor)
     return {
         "role": role,
         "network": network.spec,
         "image_size": image_size,
-        "preprocessing": preprocessing,
-        "spacing": median_spacing(entries, preprocessing["size"], image_size),
+        "preprocessing": read_datalist(dataset_dir)["preprocessing"],
+        "spacing": median_spacing(entries, stored_size(dataset_dir), image_size),
         "fold": fold,
         "data": settings["data"],
         "origin": sorted({entry.get("origin", "real") for entry in entries}),
         "settings": dict(settings),
         "versions": versions(),
     }
+
+
+def _unlabelled(dataset_dir: str | Path, fold: int) -> int:
+    entries = training_entries(dataset_dir, fold, labelled_only=False)
+    return sum("label" not in entry for entry in entries)
 
 
 def mask_statistics(items: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:

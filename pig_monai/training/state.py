@@ -184,6 +184,7 @@ class WeightsExport:
         meta: makes the meta of an iteration; knows the role.
         interval: iterations between two exports; one is made at the end, too.
         best: says which weights are the best.
+        autoencoder: the content of its checkpoint, for a generator of latents, which brings it along.
         when_stopped: export when a signal ends the training, too. A meta that needs a pass over all slices with
             the weights at hand takes too long for that: the last export stays, and the state is saved.
     """
@@ -195,6 +196,7 @@ class WeightsExport:
         meta: Meta,
         interval: int,
         best: Best,
+        autoencoder: dict[str, Any] | None = None,
         when_stopped: bool = True,
     ) -> None:
         self.folder = Path(folder)
@@ -202,6 +204,7 @@ class WeightsExport:
         self.meta = meta
         self.interval = interval
         self.best = best
+        self.autoencoder = autoencoder
         self.when_stopped = when_stopped
 
     def attach(self, engine: Engine) -> None:
@@ -225,6 +228,6 @@ class WeightsExport:
         if not all(bool(torch.isfinite(value).all()) for value in weights.values()):
             return
         meta = self.meta(engine.state.iteration)
-        save_weights(self.folder / f"model_{self.meta.role}.pt", weights, meta)
-        if self.best.iteration == engine.state.iteration:
-            save_weights(self.folder / f"model_{self.meta.role}_best.pt", weights, meta)
+        names = ["", "_best"] if self.best.iteration == engine.state.iteration else [""]
+        for name in names:
+            save_weights(self.folder / f"model_{self.meta.role}{name}.pt", weights, meta, self.autoencoder)

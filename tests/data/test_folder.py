@@ -164,6 +164,31 @@ def test_a_bad_entry_is_named(tmp_path: Path, key: str, value: object) -> None:
     assert caught.value.what.startswith(f"{tmp_path / 'datalist.json'}#training#1#{key} ")
 
 
+def test_a_generator_learns_from_lesions_or_from_all(tmp_path: Path) -> None:
+    lesion, free, unlabelled, heldout = entry(0, 1), entry(1, 1, lesion=False), entry(2, 1), entry(3, 0)
+    del unlabelled["label"]
+    make(tmp_path, [lesion, free, unlabelled, heldout])
+
+    def numbers(learn_from: str) -> list[str]:
+        return [Path(e["image"]).name for e in folder.generator_entries(tmp_path, 0, learn_from)]
+
+    assert numbers("lesion") == [Path(lesion["image"]).name]
+    assert numbers("all") == [Path(e["image"]).name for e in (lesion, free, unlabelled)]
+    with pytest.raises(PigError, match="learn_from is 'labelled'; give lesion or all"):
+        numbers("labelled")
+
+
+def test_the_stored_size_is_what_preparation_says(tmp_path: Path) -> None:
+    make(tmp_path, [entry(0, 0)])
+    wanted = json.loads((tmp_path / "datalist.json").read_text())["preprocessing"]["size"]
+    assert folder.stored_size(tmp_path) == wanted
+    content = json.loads((tmp_path / "datalist.json").read_text())
+    del content["preprocessing"]["size"]
+    (tmp_path / "datalist.json").write_text(json.dumps(content))
+    with pytest.raises(PigError, match=r"datalist.json#preprocessing#size is missing"):
+        folder.stored_size(tmp_path)
+
+
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(PigError, match=r"datalist\.json does not exist"):
         folder.read_datalist(tmp_path)

@@ -7,29 +7,31 @@ from pig_monai.diffusion.noise import PairNoise
 from pig_monai.diffusion.sampling import Denoiser, binarise, sample_pairs
 from pig_monai.diffusion.schedule import NoiseSchedule
 from pig_monai.diffusion.solvers import SOLVERS, ddim_step
-from pig_monai.networks import diffusion_unet
+from pig_monai.networks import diffusion_network
 from tests.diffusion.toy import rng
 
 SCHEDULE = NoiseSchedule()
 
 
 class Linear(nn.Module):
-    """A network whose output is a fixed mix of its two channels and the time: easy to write down."""
+    """A network whose output is a fixed mix of its image, its condition and the time: easy to write down."""
 
     def __init__(self, a: float, b: float, c: float) -> None:
         super().__init__()
         self.a, self.b, self.c = a, b, c
 
-    def forward(self, inputs: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-        time = timesteps.to(inputs.dtype).reshape(-1, 1, 1, 1) / 1024
-        return self.a * inputs[:, :1] + self.b * inputs[:, 1:] + self.c * time
+    def forward(
+        self, noisy: torch.Tensor, timesteps: torch.Tensor, condition: torch.Tensor, spacing: torch.Tensor | None
+    ) -> torch.Tensor:
+        time = timesteps.to(noisy.dtype).reshape(-1, 1, 1, 1) / 1024
+        return self.a * noisy + self.b * condition + self.c * time
 
 
 def images(key: int, *shape: int) -> torch.Tensor:
     return torch.randn(shape, generator=rng(key), dtype=torch.float64)
 
 
-def no_draw() -> torch.Tensor:
+def no_draw(like: torch.Tensor) -> torch.Tensor:
     raise AssertionError("a deterministic solver drew noise")
 
 
@@ -112,7 +114,7 @@ def test_binarising_is_absolute():
 
 def trained_like_unet() -> nn.Module:
     torch.manual_seed(0)
-    network = diffusion_unet([16, 32], [False, True], 1, 16, norm_num_groups=8, patch_size=2)
+    network = diffusion_network("concat", [16, 32], [False, True], 1, 16, norm_num_groups=8, patch_size=2)
     for parameter in network.parameters():  # a fresh net's last layer is zero
         nn.init.normal_(parameter, std=0.08)
     return network.eval()
@@ -125,8 +127,17 @@ def test_pair_does_not_depend_on_its_batch(solver, one_at_a_time, tolerance):
     grid = SOLVERS[solver].timesteps(SCHEDULE, 6)
 
     def draw(indices: list[int]) -> torch.Tensor:
-        noise = PairNoise(11, indices, (1, 16, 16), "cpu")
-        result = sample_pairs(denoiser, denoiser, SCHEDULE, grid, SOLVERS[solver].step, noise(), noise(), noise)
+        noise = PairNoise(11, indices, "cpu")
+        result = sample_pairs(
+            denoiser,
+            denoiser,
+            SCHEDULE,
+            grid,
+            SOLVERS[solver].step,
+            noise.draw(1, 16, 16),
+            noise.draw(1, 16, 16),
+            noise,
+        )
         return torch.stack(result)
 
     together = draw(list(range(8)))

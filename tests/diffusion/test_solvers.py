@@ -7,7 +7,7 @@ from diffusers import DPMSolverMultistepScheduler
 from pig_monai.diffusion.grids import lambda_grid, uniform_grid
 from pig_monai.diffusion.schedule import CLEAN, NoiseSchedule
 from pig_monai.diffusion.solvers import SOLVERS, Estimate, ddim_step, ddpm_step, dpmpp_2m_step
-from tests.diffusion.toy import GaussianMixture, rng, walk
+from tests.diffusion.toy import GaussianMixture, PerfectNetwork, rng, walk
 
 SCHEDULE = NoiseSchedule()
 GRIDS = {"uniform": uniform_grid, "lambda": lambda_grid}
@@ -23,21 +23,6 @@ def rmse(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a - b).square().mean(dim=1).sqrt().median())
 
 
-class PerfectNetwork:
-    """Knows x₀, answers in the network's terms (ε or v), and insists on being told the true noise level."""
-
-    def __init__(self, x0: torch.Tensor, eps: torch.Tensor, prediction: str, deterministic: bool) -> None:
-        self.x0, self.eps, self.prediction, self.deterministic = x0, eps, prediction, deterministic
-
-    def __call__(self, x_t: torch.Tensor, t: int) -> Estimate:
-        eps = self.eps if self.deterministic else SCHEDULE.noise_between(self.x0, x_t, t)
-        if self.deterministic:  # the walk must be where (x₀, ε) are at t, at every step
-            expected = SCHEDULE.add_noise(self.x0, eps, torch.tensor([t]))
-            torch.testing.assert_close(x_t, expected, rtol=0, atol=1e-10)
-        output = SCHEDULE.target(self.x0, eps, torch.tensor([t]), self.prediction)
-        return Estimate(*SCHEDULE.estimates(output, x_t, t, self.prediction))
-
-
 @pytest.mark.parametrize("steps", [2, 3, 10, 25, 100, 256, 1000, 1024])
 @pytest.mark.parametrize("prediction", ["epsilon", "v"])
 @pytest.mark.parametrize("grid", GRIDS)
@@ -45,12 +30,12 @@ class PerfectNetwork:
 def test_perfect_network_gives_x0_back(solver, grid, prediction, steps):
     x0 = torch.rand(2, 5, generator=rng(1), dtype=torch.float64) * 2 - 1
     eps = torch.randn(2, 5, generator=rng(2), dtype=torch.float64)
-    network = PerfectNetwork(x0, eps, prediction, deterministic=solver != "ddpm")
+    network = PerfectNetwork(SCHEDULE, x0, eps, prediction, deterministic=solver != "ddpm")
     x_T = SCHEDULE.add_noise(x0, eps, torch.tensor([1023]))
     generator = rng(4)
     result = walk(
         SCHEDULE, network, GRIDS[grid](SCHEDULE, steps), SOLVERS[solver].step, x_T,
-        draw=lambda: torch.randn(x0.shape, generator=generator, dtype=torch.float64),
+        draw=lambda like: torch.randn(like.shape, generator=generator, dtype=torch.float64),
     )  # fmt: skip
     torch.testing.assert_close(result, x0, rtol=0, atol=1e-10)
 
@@ -116,7 +101,7 @@ def test_ddpm_step_is_the_textbook_posterior():
     )
     variance = (1 - alpha_bar[t - 1]) / (1 - alpha_bar[t]) * betas[t]
     now = Estimate(x0, SCHEDULE.noise_between(x0, x_t, t))
-    found = ddpm_step(SCHEDULE, x_t, now, t, t - 1, None, draw=lambda: z)
+    found = ddpm_step(SCHEDULE, x_t, now, t, t - 1, None, draw=lambda like: z)
     torch.testing.assert_close(found, mean + variance.sqrt() * z, rtol=0, atol=1e-12)
 
 
@@ -129,7 +114,7 @@ def test_ddpm_samples_have_the_variance_of_the_data():
         x0 = alpha_bar.sqrt() * spread**2 / (alpha_bar * spread**2 + 1 - alpha_bar) * x_t
         return Estimate(x0, SCHEDULE.noise_between(x0, x_t, t))
 
-    def draw() -> torch.Tensor:
+    def draw(like: torch.Tensor | None = None) -> torch.Tensor:
         return torch.randn(20_000, generator=generator, dtype=torch.float64)
 
     found = walk(SCHEDULE, denoise, uniform_grid(SCHEDULE, 1024), ddpm_step, draw(), draw)

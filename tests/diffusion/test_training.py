@@ -16,7 +16,7 @@ from pig_monai.diffusion.training import (
     antithetic_timesteps,
 )
 from pig_monai.errors import PigError
-from pig_monai.networks import diffusion_unet
+from pig_monai.networks import diffusion_network
 from tests.diffusion.test_sampling import Linear
 from tests.diffusion.toy import rng
 
@@ -80,10 +80,10 @@ def test_timesteps_are_antithetic_and_uniform():
 
 def test_generator_is_conditioned_on_the_clean_mask():
     prepare = GeneratorBatch(SCHEDULE, "epsilon", seed=3)
-    inputs, (target, weight, _), _, _ = prepare(batch())
+    inputs, (target, weight, _), _, shown = prepare(batch())
     t, _, eps_2 = literal_noise(3, 0)
-    torch.testing.assert_close(inputs[:, 1:], batch()["label"] * 2 - 1)
-    torch.testing.assert_close(inputs[:, :1], SCHEDULE.add_noise(batch()["image"], eps_2, t))
+    torch.testing.assert_close(shown["condition"], batch()["label"] * 2 - 1)
+    torch.testing.assert_close(inputs, SCHEDULE.add_noise(batch()["image"], eps_2, t))
     torch.testing.assert_close(target, eps_2)
     assert weight is None
 
@@ -91,13 +91,13 @@ def test_generator_is_conditioned_on_the_clean_mask():
 def test_generator_is_conditioned_on_the_frozen_guiders_estimate():
     guider = Denoiser(Linear(0.9, 0.1, 0.0), SCHEDULE, "epsilon", clamp=True)
     prepare = GeneratorBatch(SCHEDULE, "epsilon", seed=3, condition="guider", guider=guider, loss_weight="lesion")
-    inputs, (_, weight, _), _, _ = prepare(batch())
+    _, (_, weight, _), _, shown = prepare(batch())
     t, eps_1, eps_2 = literal_noise(3, 0)
     x_t = SCHEDULE.add_noise(batch()["label"] * 2 - 1, eps_1, t)
     y_t = SCHEDULE.add_noise(batch()["image"], eps_2, t)
     alpha_bar = SCHEDULE.alphas_cumprod[t].reshape(-1, 1, 1, 1)
     x0 = ((x_t - (1 - alpha_bar).sqrt() * (0.9 * x_t + 0.1 * y_t)) / alpha_bar.sqrt()).clamp(-1, 1)
-    torch.testing.assert_close(inputs[:, 1:], x0, rtol=0, atol=1e-10)
+    torch.testing.assert_close(shown["condition"], x0, rtol=0, atol=1e-10)
     torch.testing.assert_close(weight, 1 / (1 + torch.exp(-x0)))
 
 
@@ -128,7 +128,7 @@ def test_unknown_options_are_refused(options, named):
 
 @pytest.mark.parametrize(("amp", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
 def test_activations_in_training_have_the_promised_precision(amp, dtype):
-    network = diffusion_unet([16, 32], [False, True], 1, 16, norm_num_groups=8)
+    network = diffusion_network("concat", [16, 32], [False, True], 1, 16, norm_num_groups=8)
     seen = set()
     for module in network.modules():
         if isinstance(module, nn.Conv2d):

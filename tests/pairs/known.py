@@ -14,6 +14,7 @@ from pig_monai.diffusion.solvers import Estimate
 from pig_monai.pairs.generate import PairsJob, generate_pairs
 from pig_monai.pairs.rejection import Limits
 from pig_monai.pairs.sampler import Candidate
+from pig_monai.spaces import PixelSpace
 
 NO_LIMITS = Limits(min_mask_area=0, max_mask_area=1, max_components=64, min_inside_breast=0)
 
@@ -25,7 +26,8 @@ class KnownSampler:
         self.every = every
         self.seed, self.image_size, self.grid, self.device = 5, SIZE, [(1, 0), (0, -1)], "cpu"
         self.provenance = {"seed": 5}
-        meta = {"spacing": [0.5, 0.25], "preprocessing": {"size": 512}, "origin": ["phantom"]}
+        self.spacing, self.space = [0.5, 0.25], PixelSpace()
+        meta = {"preprocessing": {"size": 512}, "origin": ["phantom"]}
         self.generator = SimpleNamespace(meta=meta)
         self.drawn: list[int] = []
 

@@ -5,13 +5,14 @@ from PIL import Image
 from torch import nn
 
 from pig_monai.diffusion.noise import PairNoise, Purpose
-from pig_monai.diffusion.sampling import Denoiser, sample_pairs
+from pig_monai.diffusion.sampling import Denoiser, KnownImage, sample_pairs
 from pig_monai.diffusion.schedule import NoiseSchedule
 from pig_monai.diffusion.solvers import SOLVERS
 from pig_monai.pictures import OUTLINE
+from pig_monai.spaces import PixelSpace
 from pig_monai.training.events import TrainingEvents, listen, pictured
 from pig_monai.training.optimisation import exponential_moving_average
-from pig_monai.training.preview import KnownImage, Previews
+from pig_monai.training.preview import Previews
 from tests.diffusion.toy import rng
 from tests.training.toy import run
 
@@ -27,7 +28,7 @@ def noise(key, count=3):
 @pytest.mark.parametrize("name", SOLVERS)
 def test_two_known_images_are_reached_from_any_noise(name):
     solver, masks, slices = SOLVERS[name], noise(1).sign(), noise(2)
-    draws = PairNoise(0, range(3), (1, 8, 8), "cpu", Purpose.PREVIEW)
+    draws = PairNoise(0, range(3), "cpu", Purpose.PREVIEW)
     found = sample_pairs(
         KnownImage(masks, SCHEDULE), KnownImage(slices, SCHEDULE), SCHEDULE, solver.timesteps(SCHEDULE, 25),
         solver.step, noise(3), noise(4), draws,
@@ -48,7 +49,7 @@ def test_beside_a_known_slice_the_guider_sees_that_slice_under_one_noise(name):
         return known(noisy, condition, t)
 
     grid, step = SOLVERS[name].timesteps(SCHEDULE, 25), SOLVERS[name].step
-    sample_pairs(guider, KnownImage(y0, SCHEDULE), SCHEDULE, grid, step, noise(3).double(), y_T, lambda: None)
+    sample_pairs(guider, KnownImage(y0, SCHEDULE), SCHEDULE, grid, step, noise(3).double(), y_T, lambda like: None)
     eps = (y_T.numpy() - np.sqrt(alpha_bar[1023]) * y0.numpy()) / np.sqrt(1 - alpha_bar[1023])
     assert list(seen) == [t for t, _ in grid]
     for t, y_t in seen.items():
@@ -63,8 +64,7 @@ class Echo(nn.Module):
         super().__init__()
         self.unused = nn.Parameter(torch.zeros(1))  # an average needs something to average
 
-    def forward(self, inputs, timesteps):
-        noisy, condition = inputs[:, :1], inputs[:, 1:]
+    def forward(self, noisy, timesteps, condition, spacing):
         alpha, sigma = SCHEDULE.scales(timesteps, noisy)
         return (alpha * noisy - condition) / sigma
 
@@ -79,7 +79,9 @@ def item(grey, bright_rows=slice(0), mask_rows=slice(0)):
 
 def previews(folder, role, heldout, training, guider=None, interval=2):
     ema = exponential_moving_average(Echo(), 0)
-    return Previews(folder, role, ema, SCHEDULE, "v", heldout, training, guider, False, "cpu", interval)
+    return Previews(
+        folder, role, ema, SCHEDULE, "v", heldout, training, guider, PixelSpace(), False, "cpu", interval
+    )
 
 
 def tile(picture, column, row):

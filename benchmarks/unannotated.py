@@ -1,0 +1,152 @@
+"""What slices without masks are worth: a few annotated slices alone, against the same with all others unannotated.
+
+    python benchmarks/unannotated.py --dataset_dir DATASET --output_dir OUT [--annotated 50]
+
+Each arm trains the MAISI-style generator with the commands that a user types: an autoencoder and an unconditional
+net on all slices that the arm has, then the branch on those with a mask. Both arms get the same networks,
+iterations and seeds; fold 0 is held out of everything. Then each makes slices for the held-out fold's masks, which
+no network has seen, and they are compared with real slices. The same command again continues where it was stopped.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import frechet_distance, load_dataset, print_table
+
+from pig_monai.cli import run_command
+from pig_monai.data.folder import Entry, has_lesion, read_datalist, write_datalist
+from pig_monai.report import lesion_contrast
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = "bundles/pig_dbt/configs"
+FOLD = 0
+
+
+def run(run_id: str, config: str, output_dir: Path, **ids: object) -> Path:
+    """Run a command of the bundle, and return its folder."""
+    command = [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", f"{CONFIGS}/{config}"]
+    options = [text for name, value in ids.items() for text in (f"--{name}", str(value))]
+    print(f"{run_id} {output_dir}", flush=True)
+    subprocess.run([*command, *options, "--output_dir", str(output_dir)], cwd=ROOT, check=True)
+    return output_dir
+
+
+def dataset(source: Path, target: Path, entries: list[Entry]) -> Path:
+    """Write a dataset folder with these entries of ``source``; its files are linked."""
+    if not (target / "datalist.json").exists():
+        for entry in entries:
+            for key in ("image", "label"):
+                if key in entry:
+                    path = target / entry[key]
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    if not path.exists():
+                        os.link(source / entry[key], path)
+        datalist = read_datalist(source)
+        write_datalist(
+            target,
+            name=target.name,
+            command="benchmarks/unannotated.py",
+            seed=datalist["seed"],
+            preprocessing=datalist["preprocessing"],
+            entries=entries,
+        )
+    return target
+
+
+def arms(source: Path, output: Path, annotated: int) -> dict[str, Path]:
+    """Write the datasets: ``alone``, ``with_others``, and ``masks``, those of the held-out fold."""
+    entries = [entry for entry in read_datalist(source)["training"] if has_lesion(entry)]
+    heldout = [entry for entry in entries if entry["fold"] == FOLD]
+    training = sorted((e for e in entries if e["fold"] != FOLD), key=lambda e: (e["patient"], e["image"]))
+    known, others = training[:annotated], training[annotated:]
+    unannotated = [{key: value for key, value in e.items() if key != "label"} for e in others]
+    return {
+        "alone": dataset(source, output / "alone", [*known, *heldout]),
+        "with_others": dataset(source, output / "with_others", [*known, *unannotated, *heldout]),
+        "masks": dataset(source, output / "masks", [{**e, "fold": -1} for e in heldout]),
+    }
+
+
+def train(folder: Path, data: Path, masks: Path, sizes: dict[str, Any], iterations: dict[str, int]) -> Path:
+    """Train one arm, and return its slices for the held-out masks."""
+    common = {"dataset_dir": data, "fold": FOLD, "image_size": sizes["image_size"], "preview_interval": 0}
+    autoencoder = run(
+        "training", "train_autoencoder.yaml", folder / "autoencoder", **common, batch_size=4,
+        autoencoder_channels="[32,64]", autoencoder_res_blocks=1, learning_rate=5e-4,
+        max_iterations=iterations["autoencoder"], adversary_start=iterations["autoencoder"],
+        checkpoint_interval=200,
+    )  # fmt: skip
+    levels = {
+        "generator": "maisi", "channels": sizes["channels"], "attention_levels": "[False,False,True]",
+        "num_res_blocks": 1, "num_head_channels": 32, "norm_num_groups": 16, "batch_size": 8,
+        "learning_rate": 4e-4, "autoencoder_ckpt": autoencoder, "checkpoint_interval": 200,
+    }  # fmt: skip
+    base = run(
+        "training", "train_generator.yaml", folder / "base", **common, **levels,
+        condition="none", learn_from="all", max_iterations=iterations["base"],
+    )  # fmt: skip
+    branch = run(
+        "training", "train_generator.yaml", folder / "branch", **common, **levels,
+        base_ckpt=base, max_iterations=iterations["branch"],
+    )  # fmt: skip
+    return run(
+        "infer_slices", "infer_slices.yaml", folder / "slices", generator_ckpt=branch, masks_dir=masks, fold=-1,
+        num_pairs=sizes["slices"], seed=0, batch_size=16, amp="false",
+    )  # fmt: skip
+
+
+def compare(
+    *,
+    dataset_dir: str,
+    output_dir: str,
+    annotated: int = 50,
+    image_size: int = 128,
+    slices: int = 256,
+    autoencoder: int = 1000,
+    base: int = 2000,
+    branch: int = 1000,
+) -> None:
+    """Train both arms and print the table.
+
+    Args:
+        dataset_dir: dataset folder, all of it annotated; fold 0 is held out.
+        output_dir: receives datasets, runs and slices.
+        annotated: slices that keep their masks.
+        image_size: pixels a side.
+        slices: to generate an arm, for the held-out masks in turn.
+        autoencoder: its iterations.
+        base: iterations of the unconditional net.
+        branch: iterations of the branch.
+    """
+    source, output = Path(dataset_dir).resolve(), Path(output_dir).resolve()
+    found = arms(source, output, annotated)
+    sizes = {"image_size": image_size, "channels": "[32,64,96]", "slices": slices}
+    iterations = {"autoencoder": autoencoder, "base": base, "branch": branch}
+    training, heldout = (load_dataset(str(source), image_size, FOLD, h)["image"].numpy() for h in (False, True))
+    rows = [
+        ["real, held out", "", f"{frechet_distance(training, heldout):.1f}", contrast(source, image_size, True)]
+    ]
+    for arm in ("alone", "with_others"):
+        made = train(output / f"runs/{arm}", found[arm], found["masks"], sizes, iterations)
+        images = load_dataset(str(made), image_size)["image"].numpy()
+        rows.append(
+            [arm, str(len(images)), f"{frechet_distance(training, images):.1f}", contrast(made, image_size)]
+        )
+    print_table(["slices", "n", "Fréchet distance to real training slices", "median lesion contrast"], rows)
+
+
+def contrast(folder: Path, image_size: int, held_out: bool = False) -> str:
+    """Return the median lesion contrast of a folder's slices."""
+    data = load_dataset(str(folder), image_size, FOLD if held_out else -1, held_out)
+    pairs = zip(data["image"].numpy()[:, 0], data["label"].numpy()[:, 0] > 0.5, strict=True)
+    return f"{np.median([lesion_contrast(image, mask) for image, mask in pairs if mask.any()]):.3f}"
+
+
+if __name__ == "__main__":
+    run_command(compare)

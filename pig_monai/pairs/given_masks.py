@@ -1,0 +1,67 @@
+"""Masks that are given to a generator: those of a dataset folder, or of a pairs folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from pig_monai.data.folder import fingerprint, read_datalist, training_entries
+from pig_monai.data.transforms import load_slices
+
+
+def find(masks_dir: str | Path | None, fold: int | None, generator: Mapping[str, Any]) -> GivenMasks | None:
+    """Return the masks of ``infer_slices``.
+
+    Args:
+        masks_dir: a dataset folder; None for none.
+        fold: left out; None for the one that the generator held out, where the folder has it.
+        generator: its meta.
+
+    Raises:
+        PigError: see `GivenMasks`.
+    """
+    if masks_dir is None:
+        return None
+    if fold is None:
+        folds = {entry["fold"] for entry in read_datalist(masks_dir)["training"]}
+        fold = generator["fold"] if generator["fold"] in folds else -1  # generated masks have no fold
+    return GivenMasks(masks_dir, fold, int(generator["image_size"]))
+
+
+class GivenMasks:
+    """The masks of a dataset, without those of the held-out fold, taken in turn.
+
+    Args:
+        dataset_dir: a dataset folder.
+        fold: whose masks are left out: the one that the generator held out; −1 takes all.
+        image_size: pixels a side of the generator's slices, to which the masks are brought.
+
+    Raises:
+        PigError: no entry with a lesion is left.
+    """
+
+    def __init__(self, dataset_dir: str | Path, fold: int, image_size: int) -> None:
+        self.entries = training_entries(dataset_dir, fold)
+        self.root = Path(dataset_dir).resolve()
+        self.load = load_slices(image_size, keys=("label",))
+        self.fingerprint = {"data": fingerprint(dataset_dir), "fold": fold}
+
+    def __len__(self) -> int:
+        """Return how many masks there are."""
+        return len(self.entries)
+
+    def label(self, index: int) -> Tensor:
+        """Return the mask of a pair's index, float32 0 / 1, (1, W, H)."""
+        item: dict[str, Tensor] = self.load(self._entry(index))
+        return item["label"]
+
+    def source(self, index: int) -> dict[str, str]:
+        """Return whose mask that is: the patient, as the dataset names it, and the mask's file in the dataset."""
+        entry = self._entry(index)
+        return {"patient": entry["patient"], "label": Path(entry["label"]).relative_to(self.root).as_posix()}
+
+    def _entry(self, index: int) -> dict[str, Any]:
+        return self.entries[index % len(self.entries)]
