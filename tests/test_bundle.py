@@ -33,8 +33,9 @@ IDS = {
         "min_inside_breast", "dry_run",
     ],
     "train_autoencoder.yaml": [
-        *ALL, *TRAININGS, "channels", "latent_channels", "num_res_blocks", "patch_size", "kl_weight",
-        "feature_weight", "adversarial_weight", "adversary_start", "dry_run", "init_ckpt",
+        *ALL, *TRAININGS, "autoencoder_channels", "latent_channels", "autoencoder_res_blocks",
+        "autoencoder_patch_size", "kl_weight", "feature_weight", "adversarial_weight", "adversary_start",
+        "dry_run", "init_ckpt",
     ],
     "evaluate_autoencoder.yaml": [
         *ALL, "dataset_dir", "autoencoder_ckpt", "segmenter_ckpt", "fold", "batch_size", "amp", "dry_run",
