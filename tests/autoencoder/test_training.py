@@ -18,7 +18,7 @@ from pig_monai.checkpoint import load_weights
 from pig_monai.data.folder import heldout_entries, read_datalist, training_entries, write_datalist
 from pig_monai.data.transforms import load_slices
 from pig_monai.diffusion.noise import Purpose, seeded_generator
-from pig_monai.errors import find_user_error
+from pig_monai.errors import PigError, find_user_error
 from pig_monai.pictures import contact_sheet
 from pig_monai.training.optimisation import exponential_moving_average
 from pig_monai.training.session import TIMED, WARM_UP
@@ -278,14 +278,14 @@ def test_weights_start_a_training_at_another_size(trained, dataset, tmp_path, ca
     ],
 )
 def test_a_users_mistake_is_told_before_anything_is_written(ids, error, dataset, tmp_path):
-    with pytest.raises(Exception) as caught:  # MONAI wraps what happens while a config is read
+    with pytest.raises((RuntimeError, PigError)) as caught:  # MONAI wraps what happens while a config is read
         here(dataset, tmp_path / "run", **ids).initialize()
     assert str(find_user_error(caught.value)).startswith(error)
     assert not (tmp_path / "run").exists()
 
 
 def test_other_settings_are_refused_in_a_runs_folder(trained, dataset):
-    with pytest.raises(Exception) as caught:
+    with pytest.raises((RuntimeError, PigError)) as caught:
         here(dataset, trained[0], max_iterations=60, kl_weight=0.5).initialize()
     assert "holds a run with kl_weight = 1e-05, not 0.5" in str(find_user_error(caught.value))
 
