@@ -19,7 +19,7 @@ SIZE = 8
 
 
 def loaded(
-    role: str, network: nn.Module, space: Space | None = None, blind: bool = False, **more: Any
+    role: str, net: nn.Module, space: Space | None = None, blind: bool = False, **more: Any
 ) -> LoadedDenoiser:
     """A network with the meta that a training would have written; ``more`` is its settings and its meta's keys.
 
@@ -31,13 +31,13 @@ def loaded(
     clamp, prediction = space.bounded or role == "guider", more.pop("prediction", "v")
     settings = {key: more.pop(key) for key in ("condition", "mask_dropout", "base_sha256") if key in more}
     meta = {
-        "role": role, "network": getattr(network, "spec", spec),
+        "role": role, "network": getattr(net, "spec", spec),
         "schedule": schedule.to_dict(), "image_size": SIZE, "preprocessing": {"size": SIZE}, "fold": 0,
         "data": "d" * 64, "space": space.to_dict(), "spacing": [0.5, 0.25], "origin": ["phantom"],
         "iteration": 7, "settings": settings, **more,
     }  # fmt: skip
     one_at_a_time = meta.pop("one_at_a_time", False)
-    denoiser = Denoiser(network, schedule, prediction, clamp=clamp, one_at_a_time=one_at_a_time)
+    denoiser = Denoiser(net, schedule, prediction, clamp=clamp, one_at_a_time=one_at_a_time)
     return LoadedDenoiser(denoiser, meta, role[:5].ljust(64, "0"), space)
 
 

@@ -9,10 +9,11 @@ from pig_monai.diffusion.sampling import Denoiser, KnownImage, sample_pairs
 from pig_monai.diffusion.schedule import NoiseSchedule
 from pig_monai.diffusion.solvers import SOLVERS
 from pig_monai.pictures import OUTLINE
-from pig_monai.spaces import PixelSpace
+from pig_monai.spaces import LatentSpace, PixelSpace
 from pig_monai.training.events import TrainingEvents, listen, pictured
 from pig_monai.training.optimisation import exponential_moving_average
 from pig_monai.training.preview import Previews
+from tests.autoencoder.known import autoencoder
 from tests.diffusion.toy import rng
 from tests.training.toy import run
 
@@ -77,11 +78,10 @@ def item(grey, bright_rows=slice(0), mask_rows=slice(0)):
     return {"image": image, "label": label}
 
 
-def previews(folder, role, heldout, training, guider=None, interval=2):
-    ema = exponential_moving_average(Echo(), 0)
-    return Previews(
-        folder, role, ema, SCHEDULE, "v", heldout, training, guider, PixelSpace(), False, "cpu", interval
-    )
+def previews(folder, role, heldout, training, guider=None, interval=2, network=None, space=None):
+    ema = exponential_moving_average(network or Echo(), 0)
+    space = space or PixelSpace()
+    return Previews(folder, role, ema, SCHEDULE, "v", heldout, training, guider, space, False, "cpu", interval)
 
 
 def tile(picture, column, row):
@@ -145,6 +145,58 @@ def test_beside_a_guider_a_generator_makes_whole_pairs(tmp_path):
         assert outlined_rows(picture, column, 0) == (8, 11)
         assert outlined_rows(picture, column, 1) == (5, 7)
         np.testing.assert_array_equal(tile(picture, column, 1)[6, 8], [255] * 3)
+
+
+class Fixed(Echo):
+    """A network that always ends at the same clean image; it keeps the spacings that it was told."""
+
+    def __init__(self, x0):
+        super().__init__()
+        self.register_buffer("x0", x0)
+        self.spacings = []
+
+    def forward(self, noisy, timesteps, condition, spacing):
+        self.spacings.append(spacing)
+        return super().forward(noisy, timesteps, self.x0.expand(len(noisy), -1, -1, -1), spacing)
+
+
+def test_a_joint_net_makes_masks_and_slices_from_noise(tmp_path):
+    made = item(0.5, bright_rows=slice(2, 4), mask_rows=slice(5, 8))
+    pair = torch.cat([made["label"] * 2 - 1, made["image"]])[None]
+    picture = previews(tmp_path, "joint", HELDOUT[:2], TRAINING, network=Fixed(pair)).draw()
+    for column in (0, 1):
+        assert outlined_rows(picture, column, 0) == (8, 11)  # the truth above
+        assert outlined_rows(picture, column, 1) == (5, 7)
+        shown = tile(picture, column, 1)
+        np.testing.assert_allclose(shown[14, 14], grey_of(0.5), atol=1)
+        np.testing.assert_allclose(shown[2:4, 8], 255, atol=4)  # magnified smoothly
+
+
+def test_pictures_of_latents_are_decoded(tmp_path):
+    space = LatentSpace(autoencoder())
+    latents = torch.randn(1, 3, 4, 4, generator=rng(5))
+    encoded = [
+        {"image": space.encode_slices(one["image"][None])[0], "label": space.encode_masks(one["label"][None])[0]}
+        for one in HELDOUT[:2]
+    ]
+    picture = previews(tmp_path, "generator", encoded, [], network=Fixed(latents), space=space).draw()
+    whole = space.decode_slices(latents)[0, 0]
+    above = space.decode_slices(encoded[0]["image"][None])[0, 0]
+    for row, wanted in ((0, above), (1, whole)):
+        assert outlined_rows(picture, 0, row) == (8, 11)
+        shown = tile(picture, 0, row)
+        grey = (wanted.numpy().T[:6] + 1) * 127.5  # the outline lies below
+        np.testing.assert_allclose(shown[:6, :, 0], grey, atol=12)  # magnified smoothly
+        assert grey.std() > 12
+
+
+def test_a_network_is_told_the_spacing_of_the_slices_that_are_shown(tmp_path):
+    shown = [{**one, "spacing": torch.tensor([0.1 * n, 0.2])} for n, one in enumerate(HELDOUT[:2], 1)]
+    drawing = previews(tmp_path, "generator", shown, [], network=Fixed(torch.zeros(1, 1, 16, 16)))
+    drawing.draw()
+    told = drawing.network.network.spacings
+    assert len(told) == 25
+    assert all(torch.equal(spacing, torch.tensor([[0.1, 0.2], [0.2, 0.2]])) for spacing in told)
 
 
 def test_a_real_guider_and_the_same_noise_draw_the_same_picture(tmp_path):

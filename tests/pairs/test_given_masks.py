@@ -1,0 +1,151 @@
+"""Slices for given masks: whose they are, in which order, and never those of the held-out fold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pig_monai.data.folder import read_datalist, read_label, read_slice, training_entries
+from pig_monai.data.transforms import load_slices
+from pig_monai.errors import PigError
+from pig_monai.merge_pairs import merge_pairs
+from pig_monai.pairs import given_masks
+from pig_monai.pairs.given_masks import GivenMasks
+from pig_monai.pairs.rejection import NO_LIMITS
+from pig_monai.pairs.ways import slice_sampler
+from tests.pairs.known import contents, generate
+from tests.pairs.test_ways import LATENTS, SETTINGS
+from tests.pairs.toy import Mix, loaded
+
+
+@pytest.fixture
+def entries(phantom_dataset):
+    return training_entries(phantom_dataset, fold=0)
+
+
+def sampler(dataset: Path, network: Any = None, fold: int = 0, size: int = 16, **more: Any) -> Any:
+    generator = loaded("generator", network or Mix(0.8, -0.2), image_size=size, fold=fold, **more)
+    return slice_sampler(generator, given_masks.find(dataset, None, generator.meta), **SETTINGS)
+
+
+def test_pair_i_has_mask_number_i_of_those_in_turn(phantom_dataset, entries):
+    network = Mix(0.8, -0.2)
+    count = len(entries)
+    indices = [0, 3, count - 1, count, 2 * count + 3]
+    drawn = sampler(phantom_dataset, network).draw(indices)
+    for place, (index, candidate) in enumerate(zip(indices, drawn, strict=True)):
+        entry = entries[index % count]
+        wanted = load_slices(16)(entry)["label"]  # 64 pixels a side, brought to 16
+        np.testing.assert_array_equal(candidate.mask, wanted[0].numpy() > 0)
+        assert candidate.mask.any()
+        name = Path(entry["label"]).name
+        assert candidate.source == {"patient": entry["patient"], "label": f"labels/{name}"}
+        for shown in network.conditions:  # −1 and +1, at every step
+            assert torch.equal(shown[place], 2 * wanted - 1)
+    assert len(network.conditions) == 4
+    np.testing.assert_array_equal(drawn[1].mask, drawn[4].mask)  # the same mask, …
+    assert np.abs(drawn[1].image - drawn[4].image).max() > 0.1  # … another slice
+
+
+def test_a_latent_generator_is_shown_the_mask_on_its_grid(phantom_dataset, entries):
+    class Eight(Mix):
+        def forward(self, noisy, timesteps, condition, spacing):
+            self.conditions.append(condition)
+            return self.a * noisy
+
+    network = Eight(0.8, 0)
+    drawn = sampler(phantom_dataset, network, space=LATENTS).draw([0, 1])
+    for place, candidate in enumerate(drawn):
+        wanted = load_slices(16)(entries[place])["label"]
+        np.testing.assert_array_equal(candidate.mask, wanted[0].numpy() > 0)
+        assert torch.equal(network.conditions[0][place], LATENTS.encode_masks(2 * wanted - 1))
+
+
+@pytest.mark.parametrize("fold", [0, 1, 4])
+def test_the_masks_of_the_fold_that_the_generator_held_out_are_never_given(phantom_dataset, fold):
+    everyone = read_datalist(phantom_dataset)["training"]
+    heldout = {e["patient"] for e in everyone if e["fold"] == fold}
+    assert heldout
+    given = sampler(phantom_dataset, fold=fold).given
+    sources = [given.source(index) for index in range(3 * len(given))]
+    assert {source["patient"] for source in sources}.isdisjoint(heldout)
+    wanted = {e["label"] for e in everyone if e["fold"] != fold and "label" in e}
+    assert {source["label"] for source in sources} == wanted
+    everything = sampler(phantom_dataset, fold=-1).given  # of a generator that held nothing out
+    assert {everything.source(i)["patient"] for i in range(len(everything))} >= heldout
+
+
+def test_a_user_may_name_the_fold_that_is_left_out(phantom_dataset):
+    generator = loaded("generator", Mix(0.8, 0.0)).meta
+    given = given_masks.find(phantom_dataset, 2, generator)
+    assert given.fingerprint["fold"] == 2
+    assert given_masks.find(phantom_dataset, None, generator).fingerprint["fold"] == 0
+    assert given_masks.find(None, None, generator) is None
+    with pytest.raises(PigError, match="has no fold 9"):
+        given_masks.find(phantom_dataset, 9, generator)
+
+
+def test_masks_of_a_pairs_folder_are_given_whole(phantom_dataset, tmp_path):
+    pairs = tmp_path / "pairs"
+    generate(sampler(phantom_dataset), pairs, NO_LIMITS, num_pairs=5)
+    given = sampler(pairs).given  # generated masks have no fold
+    assert len(given) == 5
+    assert given.source(7) == {"patient": "synthetic-3-2", "label": "labels/synthetic-3-000002.nii.gz"}
+    np.testing.assert_array_equal(given.label(2)[0].numpy() > 0, read_label(pairs / given.source(2)["label"]))
+
+
+def test_a_folder_of_slices_for_given_masks_says_whose_they_are(phantom_dataset, tmp_path):
+    draw = sampler(phantom_dataset)
+    generate(draw, tmp_path / "all", NO_LIMITS, num_pairs=5, batch_size=2)
+    entries = read_datalist(tmp_path / "all")["training"]
+    for index, (entry, candidate) in enumerate(zip(entries, draw.draw(range(5)), strict=True)):
+        assert entry["index"] == index
+        assert entry["mask_of"] == draw.given.source(index)
+        assert (entry["patient"], entry["fold"]) == (f"synthetic-3-{index}", -1)
+        np.testing.assert_array_equal(read_label(tmp_path / "all" / entry["label"]), candidate.mask)
+        np.testing.assert_allclose(read_slice(tmp_path / "all" / entry["image"]), candidate.image, atol=2e-4)
+        assert entry["provenance"]["masks"] == {"data": draw.given.fingerprint["data"], "fold": 0}
+    for start, count in ((0, 2), (2, 3)):
+        ids = {"start_index": start, "num_pairs": count}
+        generate(sampler(phantom_dataset), tmp_path / f"part_{start}", NO_LIMITS, **ids)
+    merge_pairs(parts=str(tmp_path / "part_*"), output_dir=str(tmp_path / "merged"), num_pairs=5)
+    assert contents(tmp_path / "merged") == contents(tmp_path / "all")
+
+
+def test_slices_without_masks_are_a_dataset_folder_without_labels(tmp_path):
+    def draw() -> Any:
+        return slice_sampler(loaded("generator", Mix(0.8, 0.0), condition="none"), None, **SETTINGS)
+
+    generate(draw(), tmp_path / "all", NO_LIMITS, num_pairs=5, batch_size=2)
+    entries = read_datalist(tmp_path / "all")["training"]
+    assert [entry["index"] for entry in entries] == list(range(5))
+    assert not any({"label", "mask_of"} & set(entry) for entry in entries)
+    assert not (tmp_path / "all/labels").exists()
+    assert len(training_entries(tmp_path / "all", -1, labelled_only=False)) == 5
+    for picture in ("contact_sheet.png", "film_strip.png"):
+        assert (tmp_path / "all" / picture).read_bytes().startswith(b"\x89PNG")
+    generate(draw(), tmp_path / "part_0", NO_LIMITS, num_pairs=2)
+    generate(draw(), tmp_path / "part_2", NO_LIMITS, num_pairs=3, start_index=2)
+    merge_pairs(parts=str(tmp_path / "part_*"), output_dir=str(tmp_path / "merged"), num_pairs=5)
+    assert contents(tmp_path / "merged") == contents(tmp_path / "all")
+    generate(draw(), tmp_path / "part_0", NO_LIMITS, num_pairs=5)  # extended, it is the same again
+    assert contents(tmp_path / "part_0") == contents(tmp_path / "all")
+
+
+def test_a_generator_without_a_use_for_masks_is_refused(phantom_dataset):
+    for condition in ("none", "joint"):
+        with pytest.raises(PigError, match=f"trained with condition {condition}, which infer_slices with masks"):
+            sampler(phantom_dataset, condition=condition)
+
+
+def test_a_folder_without_a_lesion_is_refused(phantom_dataset, tmp_path):
+    generate(
+        slice_sampler(loaded("generator", Mix(0.8, 0.0), condition="none"), None, **SETTINGS),
+        tmp_path / "slices", NO_LIMITS, num_pairs=1,
+    )  # fmt: skip
+    with pytest.raises(PigError, match="has no entry with a label"):
+        GivenMasks(tmp_path / "slices", -1, 16)
