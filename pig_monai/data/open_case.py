@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pig_monai.data.boxes import Box, BoxMask
+from pig_monai.data.boxes import BoxMask, LesionBox
 from pig_monai.data.cases import Case
 from pig_monai.data.dicom import open_volume
 from pig_monai.data.images import open_image
@@ -84,7 +84,7 @@ def open_case(case: Case, labels: Mapping[str, Any]) -> OpenCase:
     return OpenCase(volume, MergedMasks(sources) if sources else None)
 
 
-def place_boxes(volume: Volume, boxes: Sequence[Box], laterality: str, distortions: bool) -> OpenCase:
+def place_boxes(volume: Volume, boxes: Sequence[LesionBox], laterality: str, distortions: bool) -> OpenCase:
     """Turn a volume the way its boxes were drawn, and make masks of them.
 
     Args:
