@@ -93,6 +93,8 @@ class Skipped:
         why: the reason and the remedy.
         view: as in `Case`.
         patient: the raw patient id where it is known; it goes to the mapping only.
+        study: StudyInstanceUID; as ``patient``.
+        series: SeriesInstanceUID, likewise.
     """
 
     case: str
@@ -100,6 +102,8 @@ class Skipped:
     why: UnusableError
     view: str | None = None
     patient: str = ""
+    study: str = ""
+    series: str = ""
 
     def row(self) -> dict[str, str | None]:
         """Return what the report may show."""
