@@ -24,8 +24,9 @@ def frechet_distance(real: np.ndarray, generated: np.ndarray) -> float:
 def frechet_of_moments(mean: np.ndarray, cov: np.ndarray, other_mean: np.ndarray, other_cov: np.ndarray) -> float:
     """Return the distance of two Gaussians.
 
-    Σ₁ Σ₂ has the eigenvalues of Σ₁^½ Σ₂ Σ₁^½, which is symmetric and has none below 0: the trace of its root is
-    the sum of their roots, and no root of a matrix without symmetry is needed.
+    The trace of (Σ₁ Σ₂)^½ is the sum of the square roots of the eigenvalues of Σ₁ Σ₂. These roots are the singular
+    values of Σ₁^½ Σ₂^½, a product of symmetric roots: no root of a matrix without symmetry is needed, and rounding
+    stays as small as it is where a covariance is singular.
 
     Args:
         mean: (d,).
@@ -33,11 +34,16 @@ def frechet_of_moments(mean: np.ndarray, cov: np.ndarray, other_mean: np.ndarray
         other_mean: (d,).
         other_cov: (d, d), symmetric.
     """
-    values, vectors = np.linalg.eigh(cov)
-    root = (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
-    roots = np.sqrt(np.clip(np.linalg.eigvalsh(root @ other_cov @ root), 0, None))
+    roots = np.linalg.svd(_root(cov) @ _root(other_cov), compute_uv=False)
     difference = mean - other_mean
-    return float(difference @ difference + np.trace(cov) + np.trace(other_cov) - 2 * roots.sum())
+    distance = difference @ difference + np.trace(cov) + np.trace(other_cov) - 2 * roots.sum()
+    return max(0.0, float(distance))
+
+
+def _root(cov: np.ndarray) -> np.ndarray:
+    values, vectors = np.linalg.eigh(cov)
+    root: np.ndarray = (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
+    return root
 
 
 def _moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -30,6 +30,10 @@ COPY = 2 / 3
 """… and a suspected copy is nearer than this part of it."""
 
 DRAWS = 2000
+"""Random choices of the held-out patients."""
+
+RATIO_DRAWS = 20
+"""Random choices of as many training patients as there are held-out ones."""
 
 
 @dataclass(frozen=True)
@@ -119,17 +123,18 @@ class Preference:
 
     Args:
         share: of the generated slices, whose nearest real slice is a training patient's.
-        expected: what the share would be if the same number of patients, drawn by chance, had been held out.
-        p_value: how often it would then be as high.
-        ratio: median over the generated slices of the distance to the nearest training slice, divided by that to
-            the nearest held-out one, for as many patients of either; 1 is expected, less is memory.
+        expected: what it is on average when as many patients are held out by chance: the training patients' share.
+        p_value: how often it is then as high.
+        ratio: the median distance of generated slices to the nearest training slice, divided by that to the
+            nearest held-out one, for as many patients of either; 1 is expected, less is memory. None where the
+            generated slices are held-out ones.
         patients: the numbers of training and of held-out patients.
     """
 
     share: float
     expected: float
     p_value: float
-    ratio: float
+    ratio: float | None
     patients: tuple[int, int]
 
 
@@ -169,18 +174,23 @@ def training_preference(
     wins = np.bincount(np.hstack([near, far]).argmin(axis=1), minlength=trained + held)
     share = wins[:trained].sum() / len(generated)
     rng = np.random.default_rng(seed)
-    drawn = np.array([1 - wins[rng.permutation(len(wins))[:held]].sum() / len(generated) for _ in range(draws)])
+    chosen = rng.random((draws, trained + held)).argsort(axis=1)[:, :held]  # who is held out instead
+    drawn = 1 - wins[chosen].sum(axis=1) / len(generated)
     fewer = min(trained, held)
-    ratios = []
-    for _ in range(min(draws, 50)):
-        one = near[:, rng.choice(trained, fewer, replace=False)].min(axis=1)
-        two = far[:, rng.choice(held, fewer, replace=False)].min(axis=1)
-        ratios.append(float(np.median(np.log(np.maximum(one, 1e-12)) - np.log(np.maximum(two, 1e-12)))))
+    distances = np.array(
+        [
+            [
+                np.median(side[:, rng.choice(side.shape[1], fewer, replace=False)].min(axis=1))
+                for side in (near, far)
+            ]
+            for _ in range(RATIO_DRAWS)
+        ]
+    ).mean(axis=0)
     return Preference(
         share=float(share),
-        expected=float(drawn.mean()),
+        expected=trained / (trained + held),
         p_value=float((1 + np.count_nonzero(drawn >= share - 1e-12)) / (1 + draws)),
-        ratio=float(np.exp(np.mean(ratios))),
+        ratio=float(distances[0] / distances[1]) if distances[1] else None,
         patients=(trained, held),
     )
 

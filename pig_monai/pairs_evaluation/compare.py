@@ -126,7 +126,11 @@ def memorisation_figures(samples: Samples, space: FeatureSpace, seed: int) -> tu
     return [
         *figures,
         figure("nearest_in_training", found.share, counted + few),
-        figure("nearest_in_training_expected", found.expected, "mean of random choices of the held-out patients"),
-        figure("nearest_in_training_p", found.p_value, "share of random choices with as high a share"),
+        figure("nearest_in_training_expected", found.expected, "share of the training patients among all"),
+        figure(
+            "nearest_in_training_p",
+            found.p_value,
+            "how often random choices of the held-out patients give as much",
+        ),
         figure("distance_ratio", found.ratio, "at equal numbers of patients; 1 is expected, less is memory"),
     ], copies
