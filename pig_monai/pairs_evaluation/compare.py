@@ -98,10 +98,6 @@ def memorisation_figures(samples: Samples, space: FeatureSpace, seed: int) -> tu
         them ``distance_ratio_in_training``; and the copies, None where the patients are too few to tell.
     """
     training, generated, heldout = samples
-    key = (space.name, SLICE)
-    project = fit_projection(training.features[key], None, space.standardise)
-    real, made = project(training.features[key]), project(generated.features[key])
-    held = None if heldout is None else project(heldout.features[key])
     patients = len(set(training.patients))
 
     def figure(metric: str, value: float | None, note: str = "") -> Figure:
@@ -110,6 +106,10 @@ def memorisation_figures(samples: Samples, space: FeatureSpace, seed: int) -> tu
     if patients < LEAST_PATIENTS:
         refused = f"refused: {patients} training patients are fewer than {LEAST_PATIENTS}"
         return [figure("suspected_copies", None, refused)], None
+    key = (space.name, SLICE)
+    project = fit_projection(training.features[key], None, space.standardise)
+    real, made = project(training.features[key]), project(generated.features[key])
+    held = None if heldout is None else project(heldout.features[key])
     copies = find_copies(made, real, training.patients, held)
     figures = [
         figure(
