@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pig_monai.features.shape import STATISTICS
 from pig_monai.features.space import LESION, MASK, SLICE, FeatureSpace
 from pig_monai.pairs_evaluation.compare import Comparison
-from pig_monai.pairs_evaluation.figures import EQUAL, GENERATED, HELDOUT, Figure, find
+from pig_monai.pairs_evaluation.figures import EQUAL, GENERATED, HELDOUT, SPLIT, Figure, find
 
-ANSWERS_HEAD = ["question", "generated", "real, held out", "in words"]
+ANSWERS_HEAD = ["question", "generated", "real", "in words"]
 
 LEVEL = 0.05
 """Of the tests."""
@@ -35,21 +35,29 @@ def answers(found: Sequence[Figure], spaces: Sequence[FeatureSpace], comparison:
 
 
 def _compared(question: str, metric: str, region: str, name: str, found: Sequence[Figure]) -> list[str]:
-    """Answer by a figure of as many generated slices as there are held-out ones."""
+    """Answer by a figure of as many generated slices as there are real ones to compare them with."""
     heldout = find(found, metric, name, region, HELDOUT)
-    whole = find(found, metric, name, region, GENERATED)
-    equal = (find(found, metric, name, region, EQUAL) or whole) if heldout else whole
-    if equal is None or equal.value is None:
-        return [question, "–", "–", "too few slices to say" if equal is None else equal.note]
-    if heldout is None or heldout.value is None:
-        return [question, f"{equal.value:.3g}", "–", "no held-out slices to compare with"]
-    ratio = equal.value / heldout.value if heldout.value else float("inf")
-    words = (
-        f"{ratio:.1f} times as far from the training slices as unseen real slices"
-        if metric == "frechet"
-        else f"{ratio:.2f} of what unseen real slices reach"
-    )
-    return [question, f"{equal.value:.3g}", f"{heldout.value:.3g}", words]
+    real = find(found, metric, name, region, SPLIT) or heldout
+    made = find(found, metric, name, region, EQUAL) or find(found, metric, name, region, GENERATED)
+    if made is None or made.value is None:
+        return [question, "–", "–", "too few slices to say" if made is None else made.note]
+    if real is None or not real.value:
+        return [question, f"{made.value:.3g}", "–", "no real slices to compare with"]
+    reached = f"{real.value:.3g}{spread(found, name, region) if metric == 'frechet' else ''}"
+    ratio = made.value / real.value
+    if metric == "frechet":
+        words = f"{ratio:.1f} times as far from the training slices as other real patients are"
+    else:
+        words = f"{100 * ratio:.0f} % of what unseen real slices reach"
+    return [question, f"{made.value:.3g}", reached, words]
+
+
+def spread(found: Sequence[Figure], name: str, region: str) -> str:
+    """Return where 95 % of the random choices of real patients lie, in brackets; empty where there are none."""
+    low, high = (find(found, metric, name, region, SPLIT) for metric in ("frechet_low", "frechet_high"))
+    if low is None or high is None:
+        return ""
+    return f" ({low.value:.3g} to {high.value:.3g})"
 
 
 def _masks(comparison: Comparison) -> list[str]:

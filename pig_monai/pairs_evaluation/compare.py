@@ -48,6 +48,7 @@ def compare_samples(samples: Samples, spaces: Sequence[FeatureSpace], seed: int)
                 training.features[key],
                 generated.features[key],
                 None if heldout is None else heldout.features[key],
+                patients=(training.patients, [] if heldout is None else heldout.patients),
                 features=space.name,
                 region=region,
                 standardise=space.standardise,

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-GENERATED, EQUAL, HELDOUT = "generated", "generated_equal", "heldout"
-"""What is compared with the real training slices: the generated ones; as many of them as there are held-out ones;
-held-out real slices, which say what a perfect generator would get."""
+GENERATED, EQUAL, HELDOUT, SPLIT = "generated", "generated_equal", "heldout", "real_split"
+"""What is compared with the real training slices: the generated ones; as many of them as there are real ones to
+compare them with; held-out real slices, which say what a perfect generator would get; and random choices of real
+patients with the others, which say how certain that is."""
 
 LEAST = 10
 """Slices of a sample below which no distance is computed."""
@@ -25,7 +26,7 @@ class Figure:
         metric: what was measured.
         features: the feature space, or the statistic of the masks.
         region: ``slice``, ``lesion`` or ``mask``.
-        sample: ``generated``, ``generated_equal`` or ``heldout``.
+        sample: ``generated``, ``generated_equal``, ``heldout`` or ``real_split``.
         value: None where it was refused; the note says why.
         n_real: training slices that the sample is compared with; None where it is compared with none.
         n_generated: slices of the sample, also where they are real held-out ones.

@@ -13,9 +13,9 @@ from pig_monai.data.folder import Entry
 from pig_monai.features.shape import STATISTICS
 from pig_monai.features.space import MASK, SLICE, FeatureSpace
 from pig_monai.html import facts, figures, page, paragraph, picture, steps, table, unfolding
-from pig_monai.pairs_evaluation.answers import ANSWERS_HEAD, answers
+from pig_monai.pairs_evaluation.answers import ANSWERS_HEAD, answers, spread
 from pig_monai.pairs_evaluation.compare import Comparison
-from pig_monai.pairs_evaluation.figures import COLUMNS, EQUAL, GENERATED, HELDOUT, Figure, find
+from pig_monai.pairs_evaluation.figures import COLUMNS, EQUAL, GENERATED, HELDOUT, SPLIT, Figure, find
 from pig_monai.pairs_evaluation.samples import Samples, read_batches
 from pig_monai.pictures import lay_out, magnification, tile
 
@@ -32,17 +32,19 @@ BINS = 20
 COLOURS = {"trained on": "#357", "generated": "#c60"}
 SAMPLES = {
     GENERATED: "generated",
-    EQUAL: "generated, as many as held out",
+    EQUAL: "generated, as many as real ones below",
     HELDOUT: "real, held out",
+    SPLIT: "real, any patients against the others",
 }
 
 HOW_TO_READ = (
-    "All figures compare slices with the real ones that the generator was trained on. The rows of held-out real "
-    "slices show what a perfect generator would get: compare them with the row of as many generated ones, since "
-    "every figure but the kernel distance depends on how many slices there are. The Fréchet and the kernel "
-    "distance are 0 for equal distributions. Precision: share of the slices that lie among the real ones. "
-    "Coverage: share of the real slices that have one of them near. Recall and density are the older relative of "
-    "coverage and the finer one of precision."
+    "All figures compare slices with the real ones that the generator was trained on. The rows of real slices "
+    "show what a perfect generator would get: of those that it never saw, and of patients chosen at random (mean "
+    "of 40 choices, and where 95 % of them lie). Compare them with the row of as many generated ones, since every "
+    "figure but the kernel distance depends on how many slices there are. The Fréchet and the kernel distance are "
+    "0 for equal distributions. Precision: share of the slices that lie among the real ones. Coverage: share of "
+    "the real slices that have one of them near. Recall and density are the older relative of coverage and the "
+    "finer one of precision."
 )
 
 ABOUT_COPIES = (
@@ -127,6 +129,7 @@ def _distance_rows(found: Sequence[Figure], spaces: Sequence[FeatureSpace]) -> l
                     sd = find(found, "kernel_sd", space.name, region, sample)
                     if sd is not None and sd.value is not None:
                         values[1] += f" ± {_short(sd.value)}"
+                    values[0] += spread(found, space.name, region) if sample == SPLIT else ""
                     rows.append([space.title, region, title, str(given[0].n_generated), *values])
     return rows
 

@@ -9,27 +9,29 @@ from pig_monai.metrics.frechet import frechet_distance
 from pig_monai.metrics.kernel import kernel_distance
 from pig_monai.metrics.neighbours import neighbourhoods
 from pig_monai.metrics.projection import fit_projection
-from pig_monai.pairs_evaluation.distances import DRAWS, METRICS, compare_features
-from pig_monai.pairs_evaluation.figures import EQUAL, GENERATED, HELDOUT, find
+from pig_monai.pairs_evaluation import distances
+from pig_monai.pairs_evaluation.distances import DRAWS, METRICS, SPLITS, compare_features, split_distances
+from pig_monai.pairs_evaluation.figures import EQUAL, GENERATED, HELDOUT, SPLIT, find
 
 RNG = np.random.default_rng(0)
 REAL, GENERATED_SLICES, HELDOUT_SLICES = (RNG.standard_normal((n, 8)) + shift for n, shift in
                                           ((120, 0), (90, 0.5), (60, 0)))  # fmt: skip
 
 
+OWNERS = ([f"p{i // 3}" for i in range(120)], [f"h{i // 3}" for i in range(60)])
+
+
 def test_many_slices_give_the_metrics_themselves():
     found = compare_features(REAL, GENERATED_SLICES, features="f", region="lesion", seed=4)
-    values = {figure.metric: figure.value for figure in found}
+    values = {figure.metric: figure.value for figure in found if figure.sample == GENERATED}
     centred = fit_projection(REAL)
     kernel = kernel_distance(centred(REAL), centred(GENERATED_SLICES), seed=4)
     lie = neighbourhoods(REAL, GENERATED_SLICES)
     assert values["frechet"] == pytest.approx(frechet_distance(REAL, GENERATED_SLICES))
     assert (values["kernel"], values["kernel_sd"]) == pytest.approx((kernel.value, kernel.sd))
     assert [values[name] for name in METRICS[2:]] == [lie.precision, lie.recall, lie.density, lie.coverage]
-    assert {(f.features, f.region, f.sample, f.n_real, f.n_generated) for f in found} == {
-        ("f", "lesion", GENERATED, 120, 90)
-    }
-    assert [figure.note for figure in found if figure.metric != "kernel_sd"] == [""] * len(METRICS)
+    assert {(f.features, f.region, f.n_real) for f in found} == {("f", "lesion", 120)}
+    assert {(f.sample, f.n_generated) for f in found} == {(GENERATED, 90), (EQUAL, 24)}
 
 
 @pytest.mark.parametrize("n", [10, 15, 16, 40])
@@ -104,3 +106,45 @@ def test_the_seed_decides_the_draws():
     one, same, other = (compare_features(REAL, GENERATED_SLICES, HELDOUT_SLICES, seed=s) for s in (1, 1, 2))
     assert one == same
     assert find(one, "frechet", "features", "slice", EQUAL) != find(other, "frechet", "features", "slice", EQUAL)
+
+
+# --- real against real ------------------------------------------------------------------------------------------
+
+
+def test_chosen_patients_are_never_among_the_others(monkeypatch):
+    seen = []
+    monkeypatch.setattr(distances, "frechet_distance", lambda rest, chosen: seen.append((rest, chosen)) or 0.0)
+    patients = [
+        name for name, count in zip("abcdefgh", (1, 2, 3, 4, 5, 3, 2, 4), strict=True) for _ in range(count)
+    ]
+    slices = np.arange(len(patients), dtype=np.float64)[:, None]
+    split_distances(slices, patients, 7, seed=0, splits=30)
+    assert len(seen) == 30
+    for rest, chosen in seen:
+        assert len(chosen) == len(np.unique(chosen)) == 7
+        owners = [{patients[int(i)] for i in side[:, 0]} for side in (rest, chosen)]
+        assert not owners[0] & owners[1]
+        last = len(owners[0] | owners[1])
+        assert last == 8  # everybody is on one side
+    assert len({tuple(chosen[:, 0]) for _, chosen in seen}) > 20
+
+
+def test_choices_that_leave_too_few_others_are_left_out():
+    slices, patients = RNG.standard_normal((30, 3)), ["a"] * 10 + ["b"] * 20
+    assert len(split_distances(slices, patients, 10, seed=0)) == SPLITS
+    assert not len(split_distances(slices, patients, 12, seed=0))  # of b's or of a's and b's, none leaves twelve
+    patients = ["a"] * 10 + ["b"] * 15 + ["c"] * 5
+    assert 0 < len(split_distances(slices, patients, 12, seed=0)) < SPLITS  # b leaves fifteen, a and c none
+
+
+def test_generated_slices_of_the_same_distribution_lie_among_the_choices():
+    same, far = RNG.standard_normal((90, 8)), RNG.standard_normal((90, 8)) + 1
+    for heldout in (HELDOUT_SLICES, None):
+        owners = (OWNERS[0], OWNERS[1] if heldout is not None else [])
+        near, off = (compare_features(REAL, one, heldout, patients=owners) for one in (same, far))
+        bounds = [find(near, f"frechet_{end}", "features", "slice", SPLIT).value for end in ("low", "high")]
+        mean = find(near, "frechet", "features", "slice", SPLIT)
+        assert bounds[0] < mean.value < bounds[1]
+        assert mean.n_generated == find(near, "frechet", "features", "slice", EQUAL).n_generated
+        assert 0.8 * bounds[0] < find(near, "frechet", "features", "slice", EQUAL).value < 1.2 * bounds[1]
+        assert find(off, "frechet", "features", "slice", EQUAL).value > 2 * bounds[1]
