@@ -16,28 +16,30 @@ class Projection:
 
     Args:
         centre: (d,), the real mean.
-        axes: (d, k); its columns are the leading principal components, or scaled unit vectors where k = d.
-        explained: share of the real variance that the k dimensions hold.
+        scale: (d,), by which features are divided.
+        axes: (d, k), its columns the leading principal components; None keeps all features.
+        explained: share of the real variance that is kept.
     """
 
     centre: np.ndarray
-    axes: np.ndarray
+    scale: np.ndarray
+    axes: np.ndarray | None
     explained: float
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """Return features (n, d) as float64 (n, k)."""
-        projected: np.ndarray = (np.asarray(features, dtype=np.float64) - self.centre) @ self.axes
-        return projected
+        scaled: np.ndarray = (np.asarray(features, dtype=np.float64) - self.centre) / self.scale
+        return scaled if self.axes is None else scaled @ self.axes
 
     @property
     def dimensions(self) -> int:
         """How many are kept."""
-        return int(self.axes.shape[1])
+        return len(self.centre) if self.axes is None else int(self.axes.shape[1])
 
     @property
     def reduced(self) -> bool:
         """Whether they are fewer than the features."""
-        return self.dimensions < len(self.centre)
+        return self.axes is not None
 
 
 def fit_projection(real: np.ndarray, most: int | None = None, standardise: bool = False) -> Projection:
@@ -50,12 +52,13 @@ def fit_projection(real: np.ndarray, most: int | None = None, standardise: bool 
             does not vary among the real slices keeps its unit.
     """
     values = np.asarray(real, dtype=np.float64)
-    centre = values.mean(axis=0)
-    deviation = values.std(axis=0, ddof=1)
-    scale = np.where(deviation > 1e-12, deviation, 1.0) if standardise else np.ones(values.shape[1])
+    centre, scale = values.mean(axis=0), np.ones(values.shape[1])
+    if standardise:
+        deviation = values.std(axis=0, ddof=1)
+        scale = np.where(deviation > 1e-12, deviation, 1.0)
     if most is None or most >= values.shape[1]:
-        return Projection(centre, np.diag(1 / scale), 1.0)
+        return Projection(centre, scale, None, 1.0)
     spread, components = np.linalg.svd((values - centre) / scale, full_matrices=False)[1:]
     total = float((spread**2).sum())
     explained = float((spread[:most] ** 2).sum()) / total if total else 1.0
-    return Projection(centre, components[:most].T / scale[:, None], explained)
+    return Projection(centre, scale, components[:most].T, explained)
