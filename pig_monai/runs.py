@@ -23,6 +23,8 @@ _REPEAT = {
     "init_sha256": "give the init_ckpt that it was started with, unchanged",
     "guider_sha256": "give the guider_ckpt that it was started with, unchanged (not trained further since)",
     "generator_sha256": "give the generator_ckpt that it was started with, unchanged (not trained further since)",
+    "pairs": "give the pairs_dir that it was started with, unchanged",
+    "segmenter_sha256": "give the segmenter_ckpt that it was started with, unchanged",
     "weights": "give the ckpt or ckpts that it was started with, unchanged",
 }
 """How to repeat a setting that is no id."""
@@ -48,7 +50,8 @@ class Run:
 
     Args:
         output_dir: the run's folder.
-        workflow: what runs: ``guider``, ``generator``, ``pairs``, ``evaluation`` or ``cross-validation``.
+        workflow: what runs: ``guider``, ``generator``, ``pairs``, ``evaluation``, ``cross-validation`` or
+            ``pairs-evaluation``.
         settings: by id.
         owned: names in ``output_dir`` that the workflow writes.
         overwrite: start afresh.
