@@ -12,6 +12,8 @@ from torch import Tensor
 
 from pig_monai.data.folder import heldout_entries, training_entries
 from pig_monai.data.transforms import load_slices
+from pig_monai.metrics.frechet import frechet_distance as distance_of_features
+from pig_monai.metrics.projection import fit_projection
 
 
 def load_dataset(dataset_dir: str, image_size: int, fold: int = -1, held_out: bool = False) -> dict[str, Tensor]:
@@ -25,8 +27,7 @@ def load_dataset(dataset_dir: str, image_size: int, fold: int = -1, held_out: bo
 def frechet_distance(real: np.ndarray, other: np.ndarray, components: int = 48) -> float:
     """Return the Fréchet distance of two sets in the leading principal components of the real pixels.
 
-    No network's features are involved: it is not an FID. The trace of the matrix square root is the sum of the
-    square roots of the eigenvalues of the product of the covariances.
+    No network's features are involved: it is not an FID.
 
     Args:
         real: (N, …), flattened.
@@ -34,12 +35,8 @@ def frechet_distance(real: np.ndarray, other: np.ndarray, components: int = 48) 
         components: how many.
     """
     real, other = real.reshape(len(real), -1), other.reshape(len(other), -1)
-    centre = real.mean(0)
-    axes = np.linalg.svd(real - centre, full_matrices=False)[2][:components].T
-    a, b = (real - centre) @ axes, (other - centre) @ axes
-    cov_a, cov_b = np.cov(a.T), np.cov(b.T)
-    roots = np.sqrt(np.clip(np.linalg.eigvals(cov_a @ cov_b).real, 0, None))
-    return float(((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * roots.sum())
+    project = fit_projection(real, components)
+    return distance_of_features(project(real), project(other))
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

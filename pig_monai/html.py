@@ -25,6 +25,10 @@ details { margin: 0.6em 0; border-left: 3px solid #ddd; padding-left: 0.8em } su
 .figures figure { margin: 0; break-inside: avoid } .figures img { width: 100%; image-rendering: auto }
 .figures figcaption { font-size: 12px; line-height: 1.3 }
 .number td:not(:first-child), .number th:not(:first-child) { text-align: right }
+.wide { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 440px), 1fr)); gap: 10px }
+.wide figure { margin: 0 } .wide figcaption { font-size: 12px; line-height: 1.3 }
+@media (max-width: 700px) { table { display: block; overflow-x: auto } th, td { padding-right: 0.8em } }
+svg { max-width: 100%; height: auto }
 """
 
 _LEFT, _BOTTOM = 60, 20  # of a chart: the room for its labels, pixels
@@ -33,7 +37,8 @@ _LEFT, _BOTTOM = 60, 20  # of a chart: the room for its labels, pixels
 def page(title: str, parts: Sequence[str]) -> str:
     """Return a page of HTML ``parts`` under a headline."""
     text = html.escape(title)
-    head = f"<!doctype html>\n<html lang='en'><meta charset='utf-8'><title>{text}</title><style>{STYLE}</style>\n"
+    head = "<!doctype html>\n<html lang='en'><meta charset='utf-8'>"
+    head += f"<meta name='viewport' content='width=device-width'><title>{text}</title><style>{STYLE}</style>\n"
     return head + f"<h1>{text}</h1>\n" + "\n".join(parts) + "\n</html>\n"
 
 
@@ -62,7 +67,7 @@ def _cell(value: Any) -> str:
 def picture(image: Image.Image, caption: str) -> str:
     """Return a figure with the picture inside, as lossless PNG."""
     stream = io.BytesIO()
-    image.save(stream, "png", optimize=True)
+    image.save(stream, "png", compress_level=3)  # no larger than level 9 for slices, and much faster
     source = "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
     text = html.escape(caption)
     return f"<figure><img alt='{text}' src='{source}'><figcaption>{text}</figcaption></figure>"
@@ -105,9 +110,9 @@ def scatter(
     return _chart(f"{axes}{dots}{texts}{named}{html.escape(x_name)}</text>", caption, width, height)
 
 
-def figures(pictures: Sequence[str]) -> str:
-    """Return a grid of what `picture` returned."""
-    return f"<div class='figures'>{''.join(pictures)}</div>"
+def figures(pictures: Sequence[str], kind: str = "figures") -> str:
+    """Return a grid of what `picture` returned; ``kind`` may be ``wide``, for charts and pictures side by side."""
+    return f"<div class='{kind}'>{''.join(pictures)}</div>"
 
 
 def unfolding(head: str, below: str, parts: Sequence[str]) -> str:
@@ -142,6 +147,38 @@ def histogram(
         bar = f"x='{x:.1f}' y='{height - _BOTTOM - tall:.1f}' width='{wide:.1f}' height='{tall:.1f}' fill='#c60'"
         bars += f"<rect {bar}><title>{low:g} to {high:g}: {count}</title></rect>"
     return _chart(bars + _frame((edges[0], edges[-1]), most, width, height), caption, width, height)
+
+
+def steps(
+    edges: Sequence[float],
+    series: Mapping[str, tuple[Sequence[float], str]],
+    caption: str,
+    width: int = 520,
+    height: int = 200,
+) -> str:
+    """Return histograms drawn over each other as a figure, with a legend; the axes are labelled with their ends.
+
+    Args:
+        edges: of the bins, ascending.
+        series: by name, the height of each bin and a colour.
+        caption: below the chart; says what the axes are.
+        width: of the chart in pixels.
+        height: of the chart in pixels.
+    """
+    most = max((max(heights, default=0) for heights, _ in series.values()), default=0) or 1
+    scale, floor = (width - _LEFT - 10) / (edges[-1] - edges[0]), height - _BOTTOM
+    drawn = ""
+    for number, (name, (heights, colour)) in enumerate(series.items()):
+        points: list[tuple[float, float]] = [(_LEFT, floor)]
+        for low, high, value in zip(edges[:-1], edges[1:], heights, strict=True):
+            y = floor - value / most * (floor - 5)
+            points += [(_LEFT + (low - edges[0]) * scale, y), (_LEFT + (high - edges[0]) * scale, y)]
+        points.append((width - 10, floor))
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        drawn += f"<polygon points='{path}' fill='{colour}' fill-opacity='0.25' stroke='{colour}'/>"
+        place = f"x='{width - 14}' y='{18 + 16 * number}' text-anchor='end' font-size='12'"
+        drawn += f"<text {place} fill='{colour}'>{html.escape(name)}</text>"
+    return _chart(drawn + _frame((edges[0], edges[-1]), most, width, height), caption, width, height)
 
 
 def curve(points: Sequence[tuple[float, float]], caption: str, width: int = 520, height: int = 180) -> str:
@@ -179,5 +216,6 @@ def _frame(x_ends: tuple[float, float], top: float, width: int, height: int) -> 
 
 
 def _chart(shapes: str, caption: str, width: int, height: int) -> str:
-    drawn = f"<svg width='{width}' height='{height}' role='img'>{shapes}</svg>"
+    box = f"width='{width}' height='{height}' viewBox='0 0 {width} {height}'"
+    drawn = f"<svg {box} role='img'>{shapes}</svg>"
     return f"<figure>{drawn}<figcaption>{html.escape(caption)}</figcaption></figure>"

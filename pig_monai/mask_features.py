@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from scipy import ndimage
 
-from pig_monai.data.breast import breast_mask, chest_wall_side
+from pig_monai.data.breast import chest_wall_side, find_breast
 
 
 @dataclass(frozen=True)
@@ -50,9 +49,8 @@ def breast_region(image: np.ndarray) -> np.ndarray:
     Returns:
         bool (W, H); all False for a constant slice.
     """
-    breast = breast_mask(torch.from_numpy(np.ascontiguousarray(image))[None])
-    bright = np.asarray(breast[0])
-    left = chest_wall_side(breast) == "left"
+    bright = find_breast(image).mask()
+    left = chest_wall_side(bright) == "left"
     closed = np.pad(bright, ((1, 0) if left else (0, 1), (0, 0)), constant_values=True)
     filled: np.ndarray = ndimage.binary_fill_holes(closed)
     return filled[1:] if left else filled[:-1]

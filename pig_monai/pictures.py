@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
-from skimage.segmentation import find_boundaries
+from scipy.ndimage import binary_dilation
 
 Colour = tuple[int, int, int]
 
@@ -72,7 +72,8 @@ def outlined(image: np.ndarray, masks: Sequence[tuple[np.ndarray, Colour]], scal
     pixels = np.asarray(picture.convert("RGB")).copy()
     for mask, colour in masks:
         if mask.any():
-            pixels[find_boundaries(_shown_mask(mask.T, size), mode="outer")] = colour
+            shown = _shown_mask(mask.T, size)
+            pixels[binary_dilation(shown) & ~shown] = colour
     return Image.fromarray(pixels)
 
 

@@ -24,6 +24,7 @@ _REPEAT = {
     "guider_sha256": "give the guider_ckpt that it was started with, unchanged (not trained further since)",
     "generator_sha256": "give the generator_ckpt that it was started with, unchanged (not trained further since)",
     "autoencoder_sha256": "give the autoencoder_ckpt that it was started with (not trained further since)",
+    "pairs": "give the pairs_dir that it was started with, unchanged",
     "segmenter_sha256": "give the segmenter_ckpt that it was started with, unchanged",
     "weights": "give the ckpt or ckpts that it was started with, unchanged",
 }

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from pig_monai.html import scatter
+from pig_monai.html import scatter, steps
 
 
 def test_points_lie_on_a_logarithmic_axis() -> None:
@@ -20,3 +20,17 @@ def test_points_lie_on_a_logarithmic_axis() -> None:
 
 def test_points_of_one_size_do_not_divide_by_nothing() -> None:
     assert scatter([(7, 0.2), (7, 0.9)], "", "").count("<circle") == 2
+
+
+def test_histograms_over_each_other_share_their_axes() -> None:
+    chart = steps(
+        [0, 1, 2], {"real": ([1, 3], "#357"), "<made>": ([2, 0], "#c60")}, "share", width=170, height=125
+    )
+    one, other = (
+        [tuple(map(float, point.split(","))) for point in path.split()]
+        for path in re.findall(r"points='([^']+)' fill='#", chart)
+    )
+    assert one == [(60, 105), (60, 71.7), (110, 71.7), (110, 5), (160, 5), (160, 105)]  # 100 pixels for 3
+    assert other == [(60, 105), (60, 38.3), (110, 38.3), (110, 105), (160, 105), (160, 105)]
+    assert "&lt;made&gt;" in chart
+    assert steps([0, 1], {"nothing": ([0], "#357")}, "").count("<polygon") == 1

@@ -17,7 +17,7 @@ from monai.transforms import Compose
 from scipy.ndimage import binary_dilation, binary_erosion
 
 from pig_monai.data.folder import read_datalist
-from pig_monai.data.transforms import prepare_slices
+from pig_monai.data.prepare_slice import RawSlice, prepare_slice
 from tests.conftest import ROOT, run_bundle
 
 CONFIGS = ROOT / "bundles/pig_dbt/configs"
@@ -168,10 +168,10 @@ def test_a_prepared_slice_looks_to_the_network_as_its_raw_image_does(tmp_path):
     raw = np.where(image[:, :, 0] > 0, 300 + 2 * image[:, :, 0] + 20 * texture, 0).astype(np.float32)
     preprocessing = {"size": 256, "aspect": "pad", "crop": True, "chest_wall": "left",
                      "intensity": {"kind": "percentile", "low": 0.5, "high": 99.5}}  # fmt: skip
-    prepared = prepare_slices(preprocessing)({"image": torch.from_numpy(raw)[None]})["image"][0]
+    prepared = prepare_slice(RawSlice(raw), preprocessing).image
     assert prepared.shape == (256, 256)
     one = network_input(write_image(tmp_path / "raw.nii.gz", raw[:, :, None]), 64)
-    other = network_input(write_image(tmp_path / "prepared.nii.gz", np.asarray(prepared)[:, :, None]), 64)
+    other = network_input(write_image(tmp_path / "prepared.nii.gz", prepared[:, :, None]), 64)
     assert one.shape == other.shape == (1, 64, 64, 1)
     inside = binary_erosion(one[0, :, :, 0] > -0.9, iterations=2)
     assert np.abs(one - other)[0, inside].mean() < 0.1

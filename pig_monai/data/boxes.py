@@ -39,7 +39,7 @@ class ViewKey:
 
 
 @dataclass(frozen=True)
-class Box:
+class LesionBox:
     """A box around a lesion.
 
     Args:
@@ -69,7 +69,7 @@ class ViewBoxes:
     """The boxes of one volume, and how many slices the volume is said to have."""
 
     slices: int
-    boxes: tuple[Box, ...]
+    boxes: tuple[LesionBox, ...]
 
 
 def read_boxes(path: Path) -> dict[ViewKey, ViewBoxes]:
@@ -78,7 +78,7 @@ def read_boxes(path: Path) -> dict[ViewKey, ViewBoxes]:
     Raises:
         PigError: names the file and, where one value is at fault, its line and column.
     """
-    boxes: dict[ViewKey, list[Box]] = defaultdict(list)
+    boxes: dict[ViewKey, list[LesionBox]] = defaultdict(list)
     slices: dict[ViewKey, int] = {}
     for line, row in _rows(path, "boxes", (*_KEY_COLUMNS, *_NUMBERS)):
         where = f"--boxes {path}, line {line}"
@@ -88,7 +88,7 @@ def read_boxes(path: Path) -> dict[ViewKey, ViewBoxes]:
             raise PigError(f"{where}: the box does not lie in its volume", "mend the row")
         if slices.setdefault(key, count) != count:
             raise PigError(f"{where}: VolumeSlices is not that of the rows above", "mend the row")
-        boxes[key].append(Box(place, x, y, width, height, distortion != 0))
+        boxes[key].append(LesionBox(place, x, y, width, height, distortion != 0))
     return {key: ViewBoxes(slices[key], tuple(own)) for key, own in boxes.items()}
 
 
@@ -154,7 +154,7 @@ class BoxMask:
         UnusableError: a box's centre lies outside the volume.
     """
 
-    def __init__(self, boxes: Sequence[Box], volume: Volume) -> None:
+    def __init__(self, boxes: Sequence[LesionBox], volume: Volume) -> None:
         self.grid: Grid = volume.grid
         columns, rows, frames = volume.grid.size
         for box in boxes:

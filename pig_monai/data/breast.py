@@ -8,19 +8,14 @@ of collimators are not.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
-import torch
-from monai.transforms import Transform
 from scipy.ndimage import label as connected_components
 from scipy.ndimage import maximum_filter, minimum_filter
-from torch.nn.functional import avg_pool2d
 
-Box = tuple[int, int, int, int]
-"""(x0, y0, x1, y1) in pixels; x1 and y1 are the first ones beyond."""
+from pig_monai.data.bounding import Box, bounding_box, within
+from pig_monai.data.resampling import block_weights, resample
 
 FINE = 512
 """Slices up to this size are looked at pixel by pixel."""
@@ -50,36 +45,28 @@ class Breast:
         inside: bool (w, h), the coarse pixels of the breast.
         step: side of a coarse pixel in pixels of the slice; the last ones may be cut off.
         size: (W, H) of the slice.
-        corner: pixel of the slice on which the coarse grid begins.
     """
 
     inside: np.ndarray
     step: int
     size: tuple[int, int]
-    corner: tuple[int, int] = (0, 0)
 
     @property
     def box(self) -> Box | None:
         """The bounding box in pixels of the slice; None without a breast."""
-        edges = [np.flatnonzero(self.inside.any(axis=1 - axis)) for axis in (0, 1)]
-        if not len(edges[0]):
+        box = bounding_box(self.inside)
+        if box is None:
             return None
-        low = [start + int(edge[0]) * self.step for start, edge in zip(self.corner, edges, strict=True)]
-        high = [start + (int(edge[-1]) + 1) * self.step for start, edge in zip(self.corner, edges, strict=True)]
-        return low[0], low[1], min(high[0], self.size[0]), min(high[1], self.size[1])
-
-    def cropped(self, box: Box) -> Breast:
-        """Return the breast of the slice that was cropped to ``box``."""
-        x0, y0, x1, y1 = box
-        return replace(self, size=(x1 - x0, y1 - y0), corner=(self.corner[0] - x0, self.corner[1] - y0))
+        x0, y0, x1, y1 = (edge * self.step for edge in box)
+        return x0, y0, min(x1, self.size[0]), min(y1, self.size[1])
 
     def values(self, image: np.ndarray) -> np.ndarray:
         """Return the values (n,) of a slice (W, H) inside the breast: of the middle of each coarse pixel."""
-        places = [
-            np.minimum(start + index * self.step + self.step // 2, size - 1)
-            for start, index, size in zip(self.corner, np.nonzero(self.inside), self.size, strict=True)
+        middles = [
+            np.minimum(index * self.step + self.step // 2, size - 1)
+            for index, size in zip(np.nonzero(self.inside), self.size, strict=True)
         ]
-        found = image[places[0], places[1]]
+        found = image[middles[0], middles[1]]
         return found[~np.isnan(found)]
 
     def mask(self) -> np.ndarray:
@@ -88,15 +75,15 @@ class Breast:
         return fine[: self.size[0], : self.size[1]]
 
 
-def find_breast(image: torch.Tensor) -> Breast:
+def find_breast(image: np.ndarray) -> Breast:
     """Find the breast in a slice.
 
     Args:
-        image: (1, W, H), any unit; NaN, where the source has no data, counts as dark.
+        image: (W, H), any unit; NaN, where the source has no data, counts as dark.
     """
-    size = image.shape[1], image.shape[2]
+    size = image.shape[0], image.shape[1]
     step = 1 if max(size) <= FINE else math.ceil(max(size) / COARSE)
-    coarse = _coarse(image, step)
+    coarse = _coarse(np.asarray(image, np.float32), step)
     above = _above_background(coarse)
     inside = np.zeros_like(above)
     inner = _without_bands(above)
@@ -104,26 +91,21 @@ def find_breast(image: torch.Tensor) -> Breast:
     return Breast(inside, step, size)
 
 
-def breast_mask(image: torch.Tensor) -> torch.Tensor:
-    """Return the breast that `find_breast` finds: bool (1, W, H), all False for a constant image."""
-    return torch.from_numpy(find_breast(image).mask())[None]
-
-
-def _coarse(image: torch.Tensor, step: int) -> np.ndarray:
+def _coarse(image: np.ndarray, step: int) -> np.ndarray:
     """Average ``step`` × ``step`` pixels: float32 (w, h); NaN takes no part, and is dark where it is all."""
-    plain = torch.as_tensor(image).detach().as_subclass(torch.Tensor).to(torch.float32)
-    mean = _pooled(plain, step)
-    if bool(torch.isnan(mean).any()):
-        known = ~torch.isnan(plain)
-        mean = _pooled(torch.nan_to_num(plain), step) / _pooled(known.to(torch.float32), step)
-        if not bool(known.any()):
-            return np.zeros(tuple(mean.shape[1:]), np.float32)
-        mean = torch.nan_to_num(mean, nan=float(np.nanmin(mean.numpy())))
-    return mean[0].numpy()
+    mean = _pooled(image, step)
+    if np.isnan(mean).any():
+        known = ~np.isnan(image)
+        if not known.any():
+            return np.zeros(mean.shape, np.float32)
+        total, share = (_pooled(part, step) for part in (np.nan_to_num(image), known.astype(np.float32)))
+        mean = np.divide(total, share, out=np.full_like(total, np.nan), where=share > 0)
+        mean = np.nan_to_num(mean, nan=float(np.nanmin(mean)))
+    return mean
 
 
-def _pooled(image: torch.Tensor, step: int) -> torch.Tensor:
-    return image if step == 1 else avg_pool2d(image, step, ceil_mode=True, count_include_pad=False)
+def _pooled(image: np.ndarray, step: int) -> np.ndarray:
+    return image if step == 1 else resample(image, *(block_weights(n, step) for n in image.shape))
 
 
 def _above_background(coarse: np.ndarray) -> np.ndarray:
@@ -132,11 +114,11 @@ def _above_background(coarse: np.ndarray) -> np.ndarray:
     The background is the darkest thing in a slice; it may have a level, a gradient and noise. A plane is laid
     through what is dark, then through what lies near that plane, until the two agree.
     """
-    dark, span = _dark_and_span(coarse)
+    thin = max(1, max(coarse.shape) // 64)  # a plane needs no more points
+    points = coarse[::thin, ::thin]
+    dark, span = _dark_and_span(points)
     if span <= 0:
         return np.zeros(coarse.shape, bool)
-    thin = max(1, max(coarse.shape) // 128)  # a plane needs no more points
-    points = coarse[::thin, ::thin]
     terms = np.stack([np.ones(points.size), *(g.ravel() * thin for g in np.indices(points.shape))], axis=1)
     values = points.ravel().astype(np.float64)
     near = values <= dark + 5 * _FLAT * span
@@ -222,18 +204,18 @@ def _filled(whole: np.ndarray, gaps: int) -> np.ndarray:
         whole: bool (w, h), connected.
         gaps: in the skin that are closed first, in pixels.
     """
-    x, y = (np.flatnonzero(whole.any(axis=1 - axis)) for axis in (0, 1))
-    if not len(x):
+    box = bounding_box(whole)
+    if box is None:
         return whole.copy()
     rim = gaps + 1
-    padded = np.pad(whole[x[0] : x[-1] + 1, y[0] : y[-1] + 1], rim)
+    padded = np.pad(whole[within(box)], rim)
     closed = minimum_filter(maximum_filter(padded, 2 * gaps + 1), 2 * gaps + 1)
     wall = slice(0, rim) if chest_wall_evidence(whole) <= 0 else slice(-rim, None)
     tall = np.flatnonzero(closed[rim] if wall.start == 0 else closed[-rim - 1])
     closed[wall, tall[0] : tall[-1] + 1] = True
     outside, _ = connected_components(~closed)
     solid = whole.copy()
-    solid[x[0] : x[-1] + 1, y[0] : y[-1] + 1] = (closed | (outside != outside[-1, 0]))[rim:-rim, rim:-rim]
+    solid[within(box)] = (closed | (outside != outside[-1, 0]))[rim:-rim, rim:-rim]
     return solid
 
 
@@ -249,13 +231,9 @@ def _largest(region: np.ndarray) -> np.ndarray:
     return region if count < 2 else parts == 1 + np.bincount(parts.ravel())[1:].argmax()
 
 
-def chest_wall_side(breast: torch.Tensor) -> str:
-    """Return ``"left"`` or ``"right"``, the more probable one; see `chest_wall_evidence`.
-
-    Args:
-        breast: bool (1, W, H), from `breast_mask`.
-    """
-    return "right" if chest_wall_evidence(np.asarray(breast[0])) > 0 else "left"
+def chest_wall_side(breast: np.ndarray) -> str:
+    """Return ``"left"`` or ``"right"``, the more probable one, for a breast, bool (W, H)."""
+    return "right" if chest_wall_evidence(breast) > 0 else "left"
 
 
 def chest_wall_evidence(breast: np.ndarray) -> float:
@@ -283,19 +261,3 @@ def clear_side(breast: Breast) -> str | None:
     if abs(evidence) < _SURE:
         return None
     return "right" if evidence > 0 else "left"
-
-
-class FindBreastd(Transform):
-    """Add ``"breast"``, the `Breast` of a slice, and ``"chest_wall"``, its side, unless the volume's is known.
-
-    Args:
-        source_key: the slice, (1, W, H).
-    """
-
-    def __init__(self, source_key: str = "image") -> None:
-        self.source_key = source_key
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Add the two keys."""
-        breast = find_breast(data[self.source_key])
-        return {"chest_wall": clear_side(breast), **data, "breast": breast}

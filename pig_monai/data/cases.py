@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from pig_monai.data.boxes import Box
+from pig_monai.data.boxes import LesionBox
 from pig_monai.data.keys import CaseKey
 from pig_monai.data.volume import UnusableError
 from pig_monai.errors import PigError
@@ -77,7 +77,7 @@ class Case:
     origin: str = "real"
     stem: str = ""
     pictures: tuple[tuple[int, Path], ...] = ()
-    boxes: tuple[Box, ...] = ()
+    boxes: tuple[LesionBox, ...] = ()
     slices: tuple[Path, ...] = ()
     study: str = ""
     series: str = ""
@@ -93,6 +93,8 @@ class Skipped:
         why: the reason and the remedy.
         view: as in `Case`.
         patient: the raw patient id where it is known; it goes to the mapping only.
+        study: StudyInstanceUID; as ``patient``.
+        series: SeriesInstanceUID, likewise.
     """
 
     case: str
@@ -100,6 +102,8 @@ class Skipped:
     why: UnusableError
     view: str | None = None
     patient: str = ""
+    study: str = ""
+    series: str = ""
 
     def row(self) -> dict[str, str | None]:
         """Return what the report may show."""

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tqdm.contrib.logging import logging_redirect_tqdm
+from tqdm import tqdm
 
 from pig_monai.cli import as_bool, as_whole, with_options
 from pig_monai.data.cases import Found
@@ -260,12 +260,20 @@ def _label_options(architectural_distortions: bool, first_slice: int | None) -> 
     return {"first_slice": first_slice, "architectural_distortions": distortions}
 
 
+class _AboveBars(logging.Handler):
+    """Writes to stderr, above the progress bars."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line."""
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
 @contextmanager
 def _logging_to(dataset_dir: Path, log: Path | None) -> Iterator[None]:
     """Send the log lines, which name source files, to stderr and to ``log``, never into the dataset folder."""
     if log is not None:
         refuse_inside("--log", log, dataset_dir, "it names source files")
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    handlers: list[logging.Handler] = [_AboveBars()]
     if log is not None:
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
@@ -275,8 +283,7 @@ def _logging_to(dataset_dir: Path, log: Path | None) -> Iterator[None]:
     for handler in handlers:
         _logger.addHandler(handler)
     try:
-        with logging_redirect_tqdm([_logger]):
-            yield
+        yield
     finally:
         for handler in handlers:
             _logger.removeHandler(handler)

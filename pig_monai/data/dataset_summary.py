@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from pig_monai.data.fitting import BACKGROUND
 from pig_monai.data.folder import Entry, has_lesion, read_slice
 from pig_monai.data.orientation import CHEST_WALL
-from pig_monai.data.transforms import BACKGROUND
 
 SAMPLED = 100
 """Slices that the histogram of intensities is made of, spread evenly over the dataset."""

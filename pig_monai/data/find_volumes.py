@@ -105,7 +105,8 @@ def _told(
 
 def _skipped(path: Path, header: Header, why: UnusableError, key: CaseKey) -> Skipped:
     view = parse_view(header.view, header.laterality)[0]
-    return Skipped(key.hash("patient", header.patient), path, why, view, header.patient)
+    patient = header.patient
+    return Skipped(key.hash("patient", patient), path, why, view, patient, header.study, header.series)
 
 
 def no_volume(folder: Path, found: Found) -> PigError:
@@ -156,14 +157,13 @@ def read_headers(
     headers: dict[PurePosixPath, Header] = {}
     of_instance: dict[str, PurePosixPath] = {}
     for file in tqdm(files, desc="reading headers", unit="file", mininterval=1):
-        case, patient = key.hash("file", str(file)), ""
         try:
             header = read_header(folder / file)
-            case, patient = key.hash("patient", header.patient), header.patient
-            if header.unsupported:
-                raise header.unsupported
         except UnusableError as why:
-            found.skipped.append(Skipped(case, folder / file, why, patient=patient))
+            found.skipped.append(Skipped(key.hash("file", str(file)), folder / file, why))
+            continue
+        if header.unsupported:
+            found.skipped.append(_skipped(folder / file, header, header.unsupported, key))
             continue
         other = of_instance.get(header.instance)
         if other is not None:
@@ -172,7 +172,7 @@ def read_headers(
             left_out = UnusableError(
                 f"a copy of a {what} that was read already", "leave it out: the larger file is taken"
             )
-            found.skipped.append(Skipped(case, folder / copy, left_out, patient=patient))
+            found.skipped.append(_skipped(folder / copy, header, left_out, key))
             if copy == file:
                 continue
             del headers[other]

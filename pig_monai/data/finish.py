@@ -31,8 +31,7 @@ def finish(dataset_dir: Path, found: Found, records: Mapping[str, Record], setti
     ordered = [record for _, record in sorted(records.items())]
     entries = [entry | {"fold": folds[record["case"]]} for record in ordered for entry in record["entries"]]
     rows = sorted((one.row() for one in found.skipped), key=lambda row: [str(cell) for cell in row.values()])
-    things = "images" if "images" in settings.command else "volumes"
-    write_report(dataset_dir, settings.name, things, ordered, entries, rows, found.warnings)
+    write_report(dataset_dir, settings.name, settings.things, ordered, entries, rows, found.warnings)
     if not entries:
         raise PigError(
             f"no slice could be prepared for {dataset_dir}", f"see the reasons in {dataset_dir / 'report.html'}"

@@ -26,6 +26,7 @@ SETTINGS = f"{PREPARED}/settings.json"
 ORIGINS = ("real", "phantom", "synthetic")
 LABEL_KINDS = ("contour", "box")
 LEVELS = 65535
+_LEVEL = 3  # of gzip: half the time of 6, which saves another 1 % of the bytes
 
 Entry = dict[str, Any]
 Spacing = Sequence[float] | None
@@ -280,7 +281,7 @@ def write_datalist(
         name: what the dataset is called.
         command: what made it; joins the package's version under ``created_by``.
         seed: of the folds or of the generated pairs.
-        preprocessing: what `pig_monai.data.transforms.prepare_slices` was given.
+        preprocessing: what `pig_monai.data.prepare_slice.prepare_slice` was given.
         entries: with paths relative to the folder.
     """
     content = {
@@ -325,8 +326,9 @@ def _write_nifti(path: str | Path, stored: np.ndarray, spacing: Spacing, slope: 
     header.set_slope_inter(slope, intercept)
     header["vox_offset"] = 352
     content = header.binaryblock + b"\0" * 4 + stored.tobytes(order="F")
+    packed = gzip.compress(content, compresslevel=_LEVEL, mtime=0)  # no time: equal slices, equal files
     with atomic_path(path) as scratch:
-        scratch.write_bytes(gzip.compress(content, compresslevel=6, mtime=0))  # no time: equal slices, equal files
+        scratch.write_bytes(packed)
 
 
 def read_slice(path: str | Path) -> np.ndarray:

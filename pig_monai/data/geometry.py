@@ -1,6 +1,6 @@
 """The way back from a prepared slice to the slice that its source stores.
 
-`pig_monai.data.transforms.prepare_slices` goes there: a slice is turned by 180° where its volume was, cropped to
+`pig_monai.data.prepare_slice` goes there: a slice is turned by 180° where its volume was, cropped to
 the breast, mirrored where its chest wall was on the right, resized, and padded at the right and at the bottom. An
 entry of a datalist says under ``"geometry"`` which of these happened; here they are undone. Turning, mirroring,
 the crop and the padding come back exactly. A mask that was resized comes back with its boundary within one
@@ -14,9 +14,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
-from pig_monai.data.breast import Box
+from pig_monai.data.bounding import Box, within
 from pig_monai.data.fitting import BACKGROUND, resize_mask, resize_slice
 from pig_monai.data.folder import is_geometry
 from pig_monai.errors import PigError
@@ -58,6 +57,17 @@ class Geometry:
         (w, h), (x0, y0, x1, y1), (fw, fh) = block["source"], block["crop"], block["fitted"]
         return cls((w, h), block["turned"], (x0, y0, x1, y1), block["mirrored"], (fw, fh))
 
+    @property
+    def cropped(self) -> tuple[int, int]:
+        """(W, H) of what was kept, in pixels of the source."""
+        x0, y0, x1, y1 = self.crop
+        return x1 - x0, y1 - y0
+
+    def spacing(self, source: tuple[float, float]) -> list[float]:
+        """Return the [sx, sy] in mm of the prepared slice's pixels, given those of the source's."""
+        steps = zip(source, self.cropped, self.fitted, strict=True)
+        return [round(spacing * before / after, 6) for spacing, before, after in steps]
+
     def to_entry(self) -> dict[str, Any]:
         """Return the block that an entry keeps."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
@@ -78,10 +88,7 @@ def undo_mask(mask: np.ndarray, entry: Mapping[str, Any]) -> np.ndarray:
     """
     geometry = Geometry.of(entry)
     part = _unpadded(np.asarray(mask) > 0, geometry)
-    size = _cropped_size(geometry)
-    if part.shape != size:
-        part = np.asarray(resize_mask(torch.from_numpy(part[None].astype(np.float32)), size)[0]) > 0
-    return _placed(part, geometry, False)
+    return _placed(resize_mask(part, geometry.cropped), geometry, False)
 
 
 def undo_slice(image: np.ndarray, entry: Mapping[str, Any]) -> np.ndarray:
@@ -99,16 +106,8 @@ def undo_slice(image: np.ndarray, entry: Mapping[str, Any]) -> np.ndarray:
         PigError: as `undo_mask`.
     """
     geometry = Geometry.of(entry)
-    part = np.ascontiguousarray(_unpadded(np.asarray(image), geometry), np.float32)
-    size = _cropped_size(geometry)
-    if part.shape != size:
-        part = np.asarray(resize_slice(torch.from_numpy(part[None]), size)[0])
-    return _placed(part, geometry, BACKGROUND)
-
-
-def _cropped_size(geometry: Geometry) -> tuple[int, int]:
-    x0, y0, x1, y1 = geometry.crop
-    return x1 - x0, y1 - y0
+    part = np.asarray(_unpadded(np.asarray(image), geometry), np.float32)
+    return _placed(resize_slice(part, geometry.cropped), geometry, BACKGROUND)
 
 
 def _unpadded(image: np.ndarray, geometry: Geometry) -> np.ndarray:
@@ -124,7 +123,6 @@ def _unpadded(image: np.ndarray, geometry: Geometry) -> np.ndarray:
 
 def _placed(part: np.ndarray, geometry: Geometry, outside: float) -> np.ndarray:
     """Put what was cropped back, as it lay."""
-    x0, y0, x1, y1 = geometry.crop
     whole = np.full(geometry.source, outside, part.dtype)
-    whole[x0:x1, y0:y1] = part[::-1] if geometry.mirrored else part
+    whole[within(geometry.crop)] = part[::-1] if geometry.mirrored else part
     return np.ascontiguousarray(whole[::-1, ::-1]) if geometry.turned else whole

@@ -125,6 +125,9 @@ def prepare_dataset(job: Job, found: Found) -> Found:
             print(f"shard {job.settings.shard}: {told}", file=sys.stderr)
         else:
             finish(job.dataset_dir, done, work.records, job.settings)
+            slices = sum(len(record["entries"]) for record in work.records.values())
+            told = f"{slices} slices of {len(work.records)} {job.settings.things} in {job.dataset_dir}"
+            print(f"{told}; {len(done.skipped)} skipped (report.html)", file=sys.stderr)
     return done
 
 
@@ -158,7 +161,7 @@ def _take_over(job: Job, work: Work) -> list[Skipped]:
 
 def _keep(case: Case, outcome: Outcome, work: Work, skipped: list[Skipped]) -> None:
     if isinstance(outcome, UnusableError):
-        skipped.append(Skipped(case.hash, case.source, outcome, case.view, case.patient))
+        skipped.append(Skipped(case.hash, case.source, outcome, case.view, case.patient, case.study, case.series))
         _logger.warning(skipped[-1].line())
     else:
         work.records[case.stem] = outcome

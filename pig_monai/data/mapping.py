@@ -83,9 +83,8 @@ def _case_row(case: Case) -> Row:
 
 
 def _skipped_row(one: Skipped) -> Row:
-    return dict(
-        zip(COLUMNS, (one.case, one.patient, "", "", one.view or "", "", _absolute(one.source)), strict=True)
-    )
+    values = (one.case, one.patient, one.study, one.series, one.view or "", "", _absolute(one.source))
+    return dict(zip(COLUMNS, values, strict=True))
 
 
 def _absolute(path: Path) -> str:

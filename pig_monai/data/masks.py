@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import reduce
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 import nibabel as nib
 import numpy as np
-import SimpleITK as sitk  # noqa: N813 (the name its manual gives it)
 
+from pig_monai.data.bounding import Box, bounding_box, within
 from pig_monai.data.images import NIFTI_SUFFIXES, PICTURE_SUFFIXES, has_suffix, read_image, stem
 from pig_monai.data.seg import SegmentationMask
 from pig_monai.data.volume import GRID_REMEDY, Grid, MaskSource, UnusableError
@@ -98,7 +99,33 @@ class MergedMasks:
 
     def mask(self, index: int) -> np.ndarray:
         """Return the mask of frame ``index``: bool (columns, rows)."""
-        return np.logical_or.reduce([source.mask(index) for source in self.sources])
+        return reduce(np.logical_or, (source.mask(index) for source in self.sources))
+
+
+class RememberedMasks:
+    """Masks of which each slice is read once and then kept, in one bit a pixel of the box around what it holds.
+
+    Who looks through a volume first and takes some of its slices afterwards would unpack a compressed file twice.
+    """
+
+    def __init__(self, source: MaskSource, shape: tuple[int, ...]) -> None:
+        self.source = source
+        self.shape = shape
+        self._kept: dict[int, tuple[Box, np.ndarray] | None] = {}  # None where there is nothing
+
+    def mask(self, index: int) -> np.ndarray:
+        """Return the mask of frame ``index``: bool (columns, rows)."""
+        if index not in self._kept:
+            mask = self.source.mask(index)
+            box = bounding_box(mask)
+            self._kept[index] = (box, np.packbits(mask[within(box)])) if box else None
+            return mask
+        mask = np.zeros(self.shape, bool)
+        kept = self._kept[index]
+        if kept is not None:
+            part = mask[within(kept[0])]
+            part[...] = np.unpackbits(kept[1], count=part.size).reshape(part.shape)
+        return mask
 
 
 class ImageMask:
@@ -167,7 +194,8 @@ class VolumeMask:
     def mask(self, index: int) -> np.ndarray:
         """Return the mask of frame ``index``: bool (columns, rows)."""
         try:
-            return np.asarray(self.image.dataobj[..., index]) > 0.5
+            values = np.asarray(self.image.dataobj[..., index])
+            return values > 0.5 if values.any() else np.zeros(values.shape, bool)  # most slices hold nothing
         except Exception as cause:
             raise self._unreadable(cause) from cause
 
@@ -183,6 +211,8 @@ def _read_nifti(path: Path) -> Any:
 
 
 def _read_nrrd(path: Path) -> Any:
+    import SimpleITK as sitk  # noqa: N813 (the name its manual gives it); few need it, and it is slow to import
+
     image = sitk.ReadImage(str(path), imageIO="NrrdImageIO")
     labels = np.asarray(sitk.GetArrayViewFromImage(image) > 0.5)
     if image.GetNumberOfComponentsPerPixel() > 1:  # 3D Slicer's layers, for segments that overlap

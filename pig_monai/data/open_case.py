@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pig_monai.data.boxes import Box, BoxMask
+from pig_monai.data.boxes import BoxMask, LesionBox
 from pig_monai.data.cases import Case
 from pig_monai.data.dicom import open_volume
 from pig_monai.data.images import open_image
-from pig_monai.data.masks import MergedMasks, open_masks
+from pig_monai.data.masks import MergedMasks, RememberedMasks, open_masks
 from pig_monai.data.orientation import (
     CHEST_WALL,
     TurnedMasks,
@@ -19,6 +19,7 @@ from pig_monai.data.orientation import (
     look_for_chest_wall,
     rotate,
 )
+from pig_monai.data.prepare_slice import EACH
 from pig_monai.data.slice_pictures import SlicePictures
 from pig_monai.data.tsynth import TsynthMask, open_tsynth
 from pig_monai.data.volume import MaskSource, UnusableError, Volume
@@ -42,7 +43,7 @@ class OpenCase:
         also_lesion: frames with a lesion that ``masks`` leaves out.
         rotated: whether the volume was turned by 180°.
         chest_wall: its side in ``volume``: ``"left"``, ``"right"``, or None where the pixels do not say;
-            ``"each"`` where each slice says for itself, as images do.
+            `EACH` where each slice says for itself, as images do.
         remarks: as for `Volume`.
     """
 
@@ -52,7 +53,7 @@ class OpenCase:
     centres: frozenset[int] = frozenset()
     also_lesion: frozenset[int] = frozenset()
     rotated: bool = False
-    chest_wall: str | None = "each"
+    chest_wall: str | None = EACH
     remarks: tuple[str, ...] = ()
 
 
@@ -81,10 +82,12 @@ def open_case(case: Case, labels: Mapping[str, Any]) -> OpenCase:
         sources.append(open_masks(case.masks, volume.grid, volumetric=True))
     if case.pictures:
         sources.append(SlicePictures(case.pictures, volume, labels["first_slice"]))
-    return OpenCase(volume, MergedMasks(sources) if sources else None)
+    if not sources:
+        return OpenCase(volume, None)
+    return OpenCase(volume, RememberedMasks(MergedMasks(sources), volume.grid.size[:2]))
 
 
-def place_boxes(volume: Volume, boxes: Sequence[Box], laterality: str, distortions: bool) -> OpenCase:
+def place_boxes(volume: Volume, boxes: Sequence[LesionBox], laterality: str, distortions: bool) -> OpenCase:
     """Turn a volume the way its boxes were drawn, and make masks of them.
 
     Args:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from pig_monai.data.breast import clear_side, find_breast
 from pig_monai.data.selection import central_slices, spread
@@ -40,7 +39,7 @@ def look_for_chest_wall(volume: Volume, wanted: Sequence[int]) -> tuple[Volume, 
     kept = {}
     for index in voters:
         frame = volume.frame(index)
-        votes[clear_side(find_breast(torch.from_numpy(np.ascontiguousarray(frame)[None])))] += 1
+        votes[clear_side(find_breast(frame))] += 1
         if index in wanted:
             kept[index] = frame
     side, count = votes.most_common(1)[0]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pig_monai.data.cases import Case, Found, Skipped
 from pig_monai.data.job import OPTION, Job, Work, list_work
+from pig_monai.data.prepare import prepare_case
 from pig_monai.data.records import Settings, files_of
 from pig_monai.data.volume import UnusableError
 from pig_monai.locking import check_free
@@ -88,8 +89,6 @@ def _costs(job: Job, todo: Sequence[Case]) -> dict[str, str]:
 
 def _measure(todo: Sequence[Case], settings: Settings) -> tuple[float, int] | None:
     """Return the seconds and the bytes of the first case that can be prepared, from the middle of the sizes on."""
-    from pig_monai.data.prepare import prepare_case  # takes seconds to import
-
     by_size = sorted(todo, key=_source_size)
     middle = len(by_size) // 2
     for case in (by_size[middle:] + by_size[:middle])[:TRIED]:

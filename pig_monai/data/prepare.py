@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from monai.data import MetaTensor
 
 from pig_monai.data.cases import Case
-from pig_monai.data.fitting import fitted_size
 from pig_monai.data.folder import Entry, write_label, write_slice
-from pig_monai.data.geometry import Geometry
 from pig_monai.data.open_case import OpenCase, open_case, turn_upright
+from pig_monai.data.prepare_slice import RawSlice, prepare_slice
 from pig_monai.data.records import Record, Settings, trying, write_record
 from pig_monai.data.selection import (
     Selection,
@@ -25,7 +20,6 @@ from pig_monai.data.selection import (
     survey,
     unlabelled_slices,
 )
-from pig_monai.data.transforms import prepare_slices
 from pig_monai.data.volume import UnusableError
 from pig_monai.errors import PigError, debugging
 
@@ -81,7 +75,6 @@ def _why(cause: Exception) -> UnusableError:
 def _prepare_slices(case: Case, settings: Settings, dataset_dir: Path, written: list[Path]) -> Record:
     fingerprint = case.content.hash  # before the masks are read: should one change meanwhile, the record says so
     opened = open_case(case, settings.labels)
-    transforms = prepare_slices(settings.preprocessing)
     wanted, found = _slices_to_take(opened, settings.selection)
     least = settings.selection.min_lesion_area
     largest = None if found is None else max(found.areas)
@@ -92,24 +85,23 @@ def _prepare_slices(case: Case, settings: Settings, dataset_dir: Path, written: 
     entries: list[Entry] = []
     sides = set()
     for index, content in wanted:
-        mask = opened.masks.mask(index) if opened.masks else None
-        raw = _raw_slice(opened, index, mask, settings)
+        raw = _raw_slice(opened, index, settings)
         if raw is None and content == "lesion":
             raise UnusableError(f"frame {index} is blank", "check the export")
-        prepared = transforms(raw) if raw else None
-        if prepared is None or (content == "lesion" and not prepared["label"].any()):
+        prepared = prepare_slice(raw, settings.preprocessing) if raw else None
+        if prepared is None or (content == "lesion" and prepared.label is not None and not prepared.label.any()):
             continue  # blank, or the crop to the breast removed the lesion
-        spacing = _spacing(prepared["image"]) if volume.spacing else None
+        spacing = prepared.geometry.spacing(volume.spacing) if volume.spacing else None
         entry = _entry(case, index, spacing, _label_keys(case, index, content, opened))
         if opened.rotated:
             entry["rotated"] = True
-        entry["geometry"] = _geometry(opened, prepared, settings.preprocessing).to_entry()
+        entry["geometry"] = prepared.geometry.to_entry()
         written += [dataset_dir / entry[key] for key in ("image", "label") if key in entry]
-        write_slice(dataset_dir / entry["image"], np.asarray(prepared["image"][0]), spacing)
-        if "label" in entry:
-            write_label(dataset_dir / entry["label"], np.asarray(prepared["label"][0]), spacing)
+        write_slice(dataset_dir / entry["image"], prepared.image, spacing)
+        if prepared.label is not None:
+            write_label(dataset_dir / entry["label"], prepared.label, spacing)
         entries.append(entry)
-        sides.add(prepared["chest_wall"])
+        sides.add(prepared.chest_wall)
     windowed = settings.preprocessing["intensity"]["kind"] == "window"
     if not entries:
         raise _nothing_to_take(largest, least, "mm²" if volume.spacing else "pixels")
@@ -154,34 +146,23 @@ def _nothing_to_take(largest: float | None, least: float, unit: str) -> Unusable
     return UnusableError("its mask lies outside the breast", "check the mask, or give --crop false")
 
 
-def _raw_slice(opened: OpenCase, index: int, mask: np.ndarray | None, settings: Settings) -> dict[str, Any] | None:
-    """Return frame ``index`` as the transforms take it; None where it is blank."""
-    volume = opened.volume
-    frame = volume.frame(index)
+def _raw_slice(opened: OpenCase, index: int, settings: Settings) -> RawSlice | None:
+    """Return frame ``index`` and its mask; None where it is blank."""
+    frame = opened.volume.frame(index)
     if _is_blank(frame[::16, ::16]) and _is_blank(frame):  # few frames need the second, longer look
         return None
-    sx, sy = volume.spacing or (1.0, 1.0)
-    affine = torch.diag(torch.tensor([-sx, -sy, 1.0, 1.0], dtype=torch.float64))
-    data: dict[str, Any] = {"image": MetaTensor(np.ascontiguousarray(frame)[None], affine=affine)}
-    if mask is not None:
-        data["label"] = MetaTensor(np.ascontiguousarray(mask)[None], affine=affine)
-    if opened.chest_wall != "each":
-        data["chest_wall"] = opened.chest_wall
+    mask = opened.masks.mask(index) if opened.masks else None
+    window = None
     if settings.preprocessing["intensity"]["kind"] == "window":
-        window = volume.window(index)
+        window = opened.volume.window(index)
         if window is None:
             raise UnusableError(f"frame {index} has no display window", "use --intensity percentile")
-        data["window"] = window
-    return data
+    return RawSlice(frame, mask, window, opened.chest_wall, opened.rotated)
 
 
 def _is_blank(frame: np.ndarray) -> bool:
     """Whether a frame has one value everywhere; NaN, all padding, counts as one."""
     return not np.fmax.reduce(frame, axis=None) > np.fmin.reduce(frame, axis=None)
-
-
-def _spacing(image: MetaTensor) -> list[float]:
-    return [round(float(v), 6) for v in torch.linalg.vector_norm(image.affine[:3, :2], dim=0)]
 
 
 def _file_name(case: Case, index: int) -> str:
@@ -198,13 +179,6 @@ def _label_keys(case: Case, index: int, content: str, opened: OpenCase) -> Entry
     if opened.label_kind != "contour":
         entry["label_kind"] = opened.label_kind
     return entry
-
-
-def _geometry(opened: OpenCase, prepared: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> Geometry:
-    width, height = opened.volume.grid.size[:2]
-    x0, y0, x1, y1 = crop = prepared.get("crop", (0, 0, width, height))
-    fitted = fitted_size((x1 - x0, y1 - y0), preprocessing["size"], preprocessing["aspect"])
-    return Geometry((width, height), opened.rotated, crop, prepared.get("mirrored", False), fitted)
 
 
 def _entry(case: Case, index: int, spacing: list[float] | None, label: Entry) -> Entry:

@@ -52,7 +52,7 @@ class Settings:
         seed: of the folds.
         selection: which slices are taken.
         labels: how masks and boxes are read, as `pig_monai.data.open_case.open_case` takes it.
-        preprocessing: as `pig_monai.data.transforms.prepare_slices` takes it.
+        preprocessing: as `pig_monai.data.prepare_slice.prepare_slice` takes it.
         key: a hash that tells keys apart.
         upright: whether volumes are turned, see `pig_monai.data.open_case.turn_upright`; images never are.
         shard: which part of a dataset the folder holds, as in ``2/8``; None for a whole one.
@@ -67,6 +67,11 @@ class Settings:
     key: str
     upright: bool = False
     shard: str | None = None
+
+    @property
+    def things(self) -> str:
+        """What the cases are: ``"volumes"`` or ``"images"``."""
+        return "images" if "images" in self.command else "volumes"
 
     def to_dict(self) -> dict[str, Any]:
         """Return what the folder keeps of them."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import nibabel as nib
 import numpy as np
-from highdicom.seg import Segmentation, SegmentationTypeValues, segread
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders import RLELosslessDecoder
@@ -19,6 +18,9 @@ from pig_monai.data.dicom.files import open_file, read_tags, reading
 from pig_monai.data.dicom.geometry import group
 from pig_monai.data.dicom.headers import SEGMENTATIONS
 from pig_monai.data.volume import GRID_REMEDY, Grid, UnusableError
+
+if TYPE_CHECKING:  # slow to import, and only who has segmentations needs it
+    from highdicom.seg import Segmentation
 
 _IN_PLANE = 0.5  # voxels that a frame's corner may lie off, as for other masks
 _BETWEEN_PLANES = 0.25  # stricter: a frame half-way between two slices would be a resampling
@@ -114,6 +116,8 @@ def _opened(file: BinaryIO) -> Segmentation:
     Where single bits fill no whole number of bytes, frames begin within a byte, and highdicom 0.28 reads too few
     bytes of some of them from the file: such a file, which is small, is read whole.
     """
+    from highdicom.seg import segread
+
     seg = segread(file, lazy_frame_retrieval=True)
     compressed = seg.file_meta.TransferSyntaxUID.is_encapsulated
     if compressed or seg.BitsAllocated != 1 or int(seg.Rows) * int(seg.Columns) % 8 == 0:
@@ -208,9 +212,10 @@ def _whole_numbers(
 def _foreground(seg: Segmentation, number: int) -> np.ndarray:
     """Return one frame: bool (rows, columns)."""
     stored = _stored_frame(seg, number)
-    if seg.segmentation_type == SegmentationTypeValues.FRACTIONAL:
+    kind = seg.segmentation_type.value
+    if kind == "FRACTIONAL":
         return np.asarray(stored > seg.MaximumFractionalValue / 2)
-    if seg.segmentation_type == SegmentationTypeValues.LABELMAP:
+    if kind == "LABELMAP":
         return np.asarray(stored != seg.get("PixelPaddingValue", 0))  # the background's label
     return np.asarray(stored > 0)
 

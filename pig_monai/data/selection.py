@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from skimage.measure import label as label_regions
+from scipy.ndimage import label as label_regions
 
+from pig_monai.data.bounding import bounding_box, within
 from pig_monai.data.volume import MaskSource
 
 EVERY_UNLABELLED = 5
@@ -89,41 +89,51 @@ def survey(masks: MaskSource, frames: int, pixel: tuple[float, float]) -> Survey
 
 def _regions(mask: np.ndarray) -> np.ndarray:
     """Return a row for each pixel of a mask that is not empty: column, row, number of its region from 0."""
-    columns, rows = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    inner = label_regions(mask[columns[0] : columns[-1] + 1, rows[0] : rows[-1] + 1], connectivity=2)
+    box = bounding_box(mask)
+    assert box is not None
+    inner = label_regions(mask[within(box)], np.ones((3, 3)))[0]
     x, y = np.nonzero(inner)
-    return np.stack([x + columns[0], y + rows[0], inner[x, y] - 1], axis=1)
+    return np.stack([x + box[0], y + box[1], inner[x, y] - 1], axis=1)
 
 
 def _touching(former: np.ndarray, current: np.ndarray) -> list[tuple[int, int]]:
-    """Return the pairs of regions of two neighbouring slices of which pixels touch; arguments from `_regions`."""
-    both = np.concatenate([former, current])[:, :2]
-    corner, span = both.min(axis=0) - 1, np.ptp(both, axis=0) + 3
-    around = np.full(span, -1)
-    around[tuple((former[:, :2] - corner).T)] = former[:, 2]
-    x, y = (current[:, :2] - corner).T
-    base = int(current[:, 2].max()) + 1
-    codes: set[int] = set()  # of a pair: former × base + current
-    for dx in (-1, 0, 1):
-        for dy in (-1, 0, 1):
-            before = around[x + dx, y + dy]
-            code = np.where(before >= 0, before * base + current[:, 2], -1)
-            codes.update(code[np.flatnonzero(np.diff(code, prepend=-2))].tolist())  # neighbours mostly repeat
-    return sorted(divmod(code, base) for code in codes - {-1})
+    """Return pairs of regions that chain together those of two neighbouring slices that touch.
+
+    Args:
+        former: from `_regions`, its regions numbered differently from those of ``current``.
+        current: of the next slice.
+    """
+    both = np.concatenate([former, current])
+    depth = np.repeat([0, 1], [len(former), len(current)])
+    places = (depth, *(both[:, :2] - both[:, :2].min(axis=0)).T)
+    stack = np.zeros([place.max() + 1 for place in places], bool)
+    stack[places] = True
+    lesion_of_pixel = label_regions(stack, np.ones((3, 3, 3)))[0][places]
+    regions, pixels = np.unique(both[:, 2], return_index=True)  # a region is connected: any pixel speaks for it
+    lesions = lesion_of_pixel[pixels]
+    order = np.argsort(lesions, kind="stable")
+    same = np.flatnonzero(np.diff(lesions[order]) == 0)
+    return list(zip(regions[order[same]].tolist(), regions[order[same + 1]].tolist(), strict=True))
 
 
 def _lesions(
     regions: Sequence[tuple[int, float]], touching: Sequence[tuple[int, int]]
 ) -> tuple[dict[int, float], ...]:
-    if not regions:
-        return ()
-    ends = np.array(touching, dtype=int).reshape(-1, 2).T
-    graph = coo_array((np.ones(ends.shape[1]), (ends[0], ends[1])), shape=(len(regions), len(regions)))
-    count, lesion_of = connected_components(graph, directed=False)
-    lesions: tuple[dict[int, float], ...] = tuple({} for _ in range(count))
-    for (index, area), lesion in zip(regions, lesion_of, strict=True):
-        lesions[lesion][index] = lesions[lesion].get(index, 0.0) + area
-    return lesions
+    """Join regions that touch, directly or through others: for each lesion its area on each of its slices."""
+    joined = list(range(len(regions)))  # region → another of its lesion; the first one → itself
+
+    def first(region: int) -> int:
+        while joined[region] != region:
+            joined[region] = region = joined[joined[region]]
+        return region
+
+    for one, other in touching:
+        joined[first(other)] = first(one)
+    lesions: dict[int, dict[int, float]] = defaultdict(dict)
+    for region, (index, area) in enumerate(regions):
+        own = lesions[first(region)]
+        own[index] = own.get(index, 0.0) + area
+    return tuple(lesions.values())
 
 
 def lesion_slices(found: Survey, selection: Selection, centres: AbstractSet[int] = frozenset()) -> list[int]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 
 from pig_monai.data.cases import Case
+from pig_monai.data.prepare import prepare_case
 from pig_monai.data.records import Record, Settings
 from pig_monai.data.volume import UnusableError
 from pig_monai.errors import PigError
@@ -29,9 +30,6 @@ Told = Callable[[Case, Outcome], None]
 LONGEST = 3600.0
 """Seconds that a process may take for one case: many times what the largest volumes need."""
 
-
-_HEAVY = "pig_monai.data.prepare"
-"""Takes seconds to import, with torch and MONAI: the process that only hands out cases does without."""
 
 _STARTED = "started"
 
@@ -74,8 +72,6 @@ def prepare_cases(
             done(case, outcome)
 
     if workers == 1 and others:
-        from pig_monai.data.prepare import prepare_case
-
         for case in others:
             done(case, prepare_case(case, settings, dataset_dir))
     else:
@@ -97,7 +93,7 @@ def _context() -> BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([_HEAVY])
+    context.set_forkserver_preload([__name__])
     return context
 
 
@@ -223,11 +219,6 @@ def _serve(connection: Connection, settings: Settings, dataset_dir: Path) -> Non
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with suppress(OSError):  # Linux: where memory runs short, of all processes this one goes
         Path("/proc/self/oom_score_adj").write_text("1000")
-    import torch
-
-    from pig_monai.data.prepare import prepare_case
-
-    torch.set_num_threads(1)
     connection.send(_STARTED)
     while True:
         try:

@@ -247,14 +247,21 @@ class CrossValidation:
     def _write(self) -> None:
         figures = [FoldFigures.read(fold.number, fold.summary.parent) for fold in self.folds]
         pairs = read_json(self.folds[0].weights.with_suffix(".json"), "train it anew")["pairs"]
-        table = FoldTable(f"real + {pairs} pairs" if pairs else "real", figures, self.seed)
+        seen = " and ".join(self._origins()) + (f" + {pairs} pairs" if pairs else "")
+        table = FoldTable(seen, figures, self.seed)
         out = self.folder.folder
         write_text(out / "table.csv", table.csv())
         write_text(out / "table.md", table.markdown())
         write_text(out / "report.html", table.page())
         write_json(out / "summary.json", table.summary() | {"weights": [sha256(f.weights) for f in self.folds]})
         print(table.markdown(), end="")
-        print(f"cross-validated: {out / 'report.html'}", file=sys.stderr)
+        for line in (*(f"note: {note}" for note in table.notes), f"cross-validated: {out / 'report.html'}"):
+            print(line, file=sys.stderr)
+
+    def _origins(self) -> list[str]:
+        """Return what the slices of the folds are: ``real``, ``phantom``."""
+        entries = read_datalist(self.dataset_dir)["training"]
+        return sorted({entry.get("origin", "real") for entry in entries if entry["fold"] != -1})
 
     def plan(self) -> None:
         """Print what `run` would do; nothing is written."""

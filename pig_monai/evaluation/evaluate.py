@@ -30,6 +30,7 @@ from pig_monai.data.folder import (
 )
 from pig_monai.errors import PigError
 from pig_monai.evaluation.engine import OnSlice, make_evaluator
+from pig_monai.evaluation.notes import notes
 from pig_monai.evaluation.report import Gallery, report_page
 from pig_monai.evaluation.results import (
     LESION_COLUMNS,
@@ -58,9 +59,6 @@ from pig_monai.stopping import StopAskedError, StopSignals
 
 PREDICTIONS = "predictions"
 OWNED = ("metrics.csv", "lesions.csv", "summary.json", "table.md", "report.html", PREDICTIONS)
-
-FEW_PATIENTS = 10
-"""Fewer with a lesion, and the bootstrap's intervals are too narrow."""
 
 
 @dataclass(frozen=True)
@@ -205,20 +203,21 @@ class Evaluation:
         write_text(self.output_dir / "metrics.csv", as_csv(rows, list(rows[0])))
         lesions = [row for result in results for row in result.lesion_rows()]
         write_text(self.output_dir / "lesions.csv", as_csv(lesions, LESION_COLUMNS))
-        found, counted = measures(results, self.seed), counts(results)
-        about, notes, shown = self._about(counted), self._notes(counted), table_rows(found)
+        untraced = sum(not pairs_are_traced(segmenter) for segmenter in self.segmenters)
+        found, counted = measures(results, self.seed), {**counts(results), "networks_of_untraced_pairs": untraced}
+        about, noted, shown = self._about(counted), notes(counted, self.fold == -1), table_rows(found)
         text = markdown(TABLE_HEAD, shown)
         write_text(self.output_dir / "table.md", text)
         gallery = Gallery(results)
         predictions = {i: _unpack(masks[i], read_label(results[i].entry["label"]).shape) for i in gallery.shown}
-        write_text(self.output_dir / "report.html", report_page(about, notes, shown, gallery, predictions))
+        write_text(self.output_dir / "report.html", report_page(about, noted, shown, gallery, predictions))
         summary = {
             "dataset": read_datalist(self.dataset_dir).get("name"),
             "data": self.folder.settings["data"],
             "fold": self.fold,
             "weights": [_described(segmenter) for segmenter in self.segmenters],
             "counts": {**counted, "left_out": self.selection.left_out},
-            "notes": notes,
+            "notes": noted,
             "measures": {name: one.to_dict() for name, one in found.items()},
             "monai": {name: None if math.isnan(value) else float(value) for name, value in monais.items()},
             "bootstrap": {"draws": DRAWS, "seed": self.seed, "level": LEVEL},
@@ -227,7 +226,7 @@ class Evaluation:
         }
         write_json(self.output_dir / "summary.json", summary)
         print(text, end="")
-        for line in (*(f"note: {note}" for note in notes), f"evaluated: {self.output_dir / 'report.html'}"):
+        for line in (*(f"note: {note}" for note in noted), f"evaluated: {self.output_dir / 'report.html'}"):
             print(line, file=sys.stderr)
 
     def _about(self, counted: Mapping[str, int]) -> dict[str, str]:
@@ -244,33 +243,6 @@ class Evaluation:
             "weights": f"{self.segmenters[0].sha256[:12]}…" if len(self.segmenters) == 1 else networks,
             "image size": f"{self.segmenters[0].image_size} × {self.segmenters[0].image_size} pixels",
         }
-
-    def _notes(self, counted: Mapping[str, int]) -> list[str]:
-        """Return what a reader must know before believing the figures."""
-        phantoms = sum(entry.get("origin") == "phantom" for entry in self.selection.entries)
-        boxes, no_spacing = counted["labelled_by_boxes"], counted["slices_without_spacing"]
-        empty, patients = counted["empty_predictions_on_lesions"], counted["patients_with_lesion"]
-        untraced = not all(map(pairs_are_traced, self.segmenters))
-        notes = [
-            (
-                untraced,
-                "the weights do not say which fold their pairs' generator held out: it may have seen this one",
-            ),
-            (
-                self.fold == -1,
-                "patients are told apart by their hashes: those of data prepared with another key, whom the "
-                "networks may have seen, cannot be recognised",
-            ),
-            (
-                patients < FEW_PATIENTS,
-                f"{patients} patients with a lesion are too few for intervals to be trusted",
-            ),
-            (phantoms, f"{phantoms} slices are of a phantom, drawn anatomy: they say nothing about real breasts"),
-            (empty, f"on {empty} slices with a lesion nothing was predicted"),
-            (boxes, f"{boxes} slices are labelled by ellipses in boxes, not by contours"),
-            (no_spacing, f"{no_spacing} slices have no spacing: their HD95 is in pixels only"),
-        ]
-        return [note for applies, note in notes if applies]
 
     def plan(self) -> None:
         """Check everything that `run` would need, time one batch, and print the plan; nothing is written."""

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pig_monai.evaluation.notes import notes
 from pig_monai.evaluation.results import MEASURES, Measure, markdown
 from pig_monai.files import read_json
 from pig_monai.html import page, paragraph, table
@@ -54,7 +55,7 @@ class FoldTable:
     """The folds side by side.
 
     Args:
-        method: what the table calls the trainings: ``real``, ``real + 1024 pairs`` …
+        method: what the trainings saw: ``real``, ``real + 1024 pairs``, ``phantom`` …
         figures: of each fold.
         seed: of the bootstrap.
     """
@@ -64,6 +65,12 @@ class FoldTable:
         self.figures = list(figures)
         self.seed = seed
         self.names = [name for name in SHOWN if any(one.means[name] is not None for one in self.figures)]
+
+    @property
+    def notes(self) -> list[str]:
+        """What to know before believing the figures, of all folds together."""
+        names = [name for name, value in self.figures[0].counts.items() if isinstance(value, int)]
+        return notes({name: sum(one.counts[name] for one in self.figures) for name in names})
 
     def spread(self, name: str) -> tuple[float | None, float | None]:
         """Return a measure's mean over the folds and its sample standard deviation (n − 1)."""
@@ -120,7 +127,7 @@ class FoldTable:
                 text += f" (95 % CI {_said(measure, one.low)} to {_said(measure, one.high)})"
                 intervals = "; intervals over patients"
             parts.append(text)
-        return f"All slices of {self.method} together: {', '.join(parts)}{intervals}."
+        return f"All slices together ({self.method}): {', '.join(parts)}{intervals}."
 
     def markdown(self) -> str:
         """Return table and sentence, readable as they are."""
@@ -136,7 +143,8 @@ class FoldTable:
             "Each fold was held out of one training. A fold's figure is the mean over its slices; "
             "± is the standard deviation over the folds."
         )
-        parts = [table(self.head(), self.rows()), paragraph(self.sentence()), paragraph(rules), *links]
+        noted = [paragraph(f"Note: {note}.", "notice") for note in self.notes]
+        parts = [*noted, table(self.head(), self.rows()), paragraph(self.sentence()), paragraph(rules), *links]
         return page(f"Cross-validation: {self.method}", parts)
 
     def summary(self) -> dict[str, Any]:
@@ -144,6 +152,7 @@ class FoldTable:
         spreads = {name: dict(zip(("mean", "sd"), self.spread(name), strict=True)) for name in self.names}
         return {
             "method": self.method,
+            "notes": self.notes,
             "folds": [{"fold": one.fold, "counts": one.counts, "means": one.means} for one in self.figures],
             "over_folds": spreads,
             "all_slices": {name: asdict(self.pooled(name)) for name in POOLED},

@@ -168,7 +168,7 @@ def _values(name: str, results: Sequence[SliceResult]) -> tuple[list[float], lis
 
 
 def counts(results: Sequence[SliceResult]) -> dict[str, int]:
-    """Return how many slices, patients and lesions there were, and where nothing was predicted on a lesion."""
+    """Return how many slices, patients and lesions there were, and what `notes` tells of them."""
     lesion = [r for r in results if r.metrics.truth_pixels]
     return {
         "slices": len(results),
@@ -179,6 +179,7 @@ def counts(results: Sequence[SliceResult]) -> dict[str, int]:
         "empty_predictions_on_lesions": sum(not r.metrics.predicted_pixels for r in lesion),
         "slices_without_spacing": sum(r.entry.get("spacing") is None for r in results),
         "labelled_by_boxes": sum(r.entry.get("label_kind") == "box" for r in results),
+        "phantom_slices": sum(r.entry.get("origin") == "phantom" for r in results),
     }
 
 

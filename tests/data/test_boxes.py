@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pig_monai.data.boxes import Box, BoxMask, ViewKey, read_boxes, read_file_paths
+from pig_monai.data.boxes import BoxMask, LesionBox, ViewKey, read_boxes, read_file_paths
 from pig_monai.data.cases import Found
 from pig_monai.data.commands import dicom_to_slices
 from pig_monai.data.dicom import Header
@@ -30,7 +30,7 @@ WIDE, HIGH = 2000, 2457  # pixels of a large detector: X + Width reaches 1994
 needs_real = pytest.mark.skipif(not REAL.is_file(), reason="PIG_TEST_DATA does not name a folder with bcs_dbt/")
 
 
-def inside(box: Box, columns: int, rows: int) -> np.ndarray:
+def inside(box: LesionBox, columns: int, rows: int) -> np.ndarray:
     """The ellipse in a box, pixel by pixel: bool (columns, rows)."""
     x, y = np.meshgrid(np.arange(columns) + 0.5, np.arange(rows) + 0.5, indexing="ij")
     across = (x - box.x - box.width / 2) / (box.width / 2)
@@ -44,7 +44,7 @@ def plain(columns: int, rows: int, frames: int, stored: tuple[int, ...] | None =
 
 
 def test_a_box_is_an_ellipse_on_the_slices_around_its_own() -> None:
-    one, other = Box(5, 3, 20, 6, 11, False), Box(9, 6, 24, 9, 4, False)  # they overlap
+    one, other = LesionBox(5, 3, 20, 6, 11, False), LesionBox(9, 6, 24, 9, 4, False)  # they overlap
     mask = BoxMask([one, other], plain(COLUMNS, ROWS, FRAMES))
     for index in range(FRAMES):
         expected = np.zeros((COLUMNS, ROWS), bool)
@@ -54,20 +54,24 @@ def test_a_box_is_an_ellipse_on_the_slices_around_its_own() -> None:
         np.testing.assert_array_equal(mask.mask(index), expected, err_msg=str(index))
     assert mask.centres == {5, 9}
     assert mask.frames() == {3, 4, 5, 6, 7, 8, 9, 10, 11}
-    cut = BoxMask([Box(0, 34, 55, 10, 8, False)], plain(COLUMNS, ROWS, FRAMES)).mask(0)
-    np.testing.assert_array_equal(cut, inside(Box(0, 34, 55, 10, 8, False), COLUMNS, ROWS))
-    assert [Box(0, 0, 0, *size, False).reach for size in ((218, 105), (64, 64), (796, 865))] == [12, 8, 28]
+    cut = BoxMask([LesionBox(0, 34, 55, 10, 8, False)], plain(COLUMNS, ROWS, FRAMES)).mask(0)
+    np.testing.assert_array_equal(cut, inside(LesionBox(0, 34, 55, 10, 8, False), COLUMNS, ROWS))
+    assert [LesionBox(0, 0, 0, *size, False).reach for size in ((218, 105), (64, 64), (796, 865))] == [12, 8, 28]
 
 
 def test_slices_of_boxes_are_those_that_the_file_stores() -> None:
     order = (11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0)
-    mask = BoxMask([Box(2, 3, 20, 6, 10, False)], plain(COLUMNS, ROWS, FRAMES, order))
+    mask = BoxMask([LesionBox(2, 3, 20, 6, 10, False)], plain(COLUMNS, ROWS, FRAMES, order))
     assert mask.centres == {9}
     assert [index for index in range(FRAMES) if mask.mask(index).any()] == [7, 8, 9, 10, 11]
 
 
 def test_a_box_beyond_the_volume_is_refused() -> None:
-    for box in (Box(0, COLUMNS, 5, 3, 3, False), Box(0, 3, ROWS, 3, 3, False), Box(FRAMES, 3, 3, 3, 3, False)):
+    for box in (
+        LesionBox(0, COLUMNS, 5, 3, 3, False),
+        LesionBox(0, 3, ROWS, 3, 3, False),
+        LesionBox(FRAMES, 3, 3, 3, 3, False),
+    ):
         with pytest.raises(UnusableError, match=r"lies outside the volume of 40 × 60 × 12 voxels"):
             BoxMask([box], plain(COLUMNS, ROWS, FRAMES))
 
@@ -99,7 +103,7 @@ def test_the_csv_files_are_checked(tmp_path: Path) -> None:
     path = write(tmp_path / "BCS-DBT boxes.csv", "P,S,RMLO1,0,3,1.0,2,3,4,benign,1,9")
     (found,) = read_boxes(path).items()
     assert found[0] == ViewKey("P", "S", "rmlo1")
-    assert (found[1].slices, found[1].boxes) == (9, (Box(3, 1, 2, 3, 4, True),))
+    assert (found[1].slices, found[1].boxes) == (9, (LesionBox(3, 1, 2, 3, 4, True),))
     for line, expected in [
         ("P,S,lcc,0,3,a,2,3,4,benign,0,9", r"line 2: X is 'a'; give a whole number"),
         ("P,S,lcc,0,3,1,2,3,4,benign,,9", "line 2: AD is ''"),
@@ -292,7 +296,7 @@ def test_boxes_become_labels_of_upright_slices(source: Path, tmp_path: Path, wit
     ]
     for entry in entries:
         assert entry["label_kind"] == "box"
-        expected = inside(Box(4, 8, 20, 6, 10, False), COLUMNS, ROWS)
+        expected = inside(LesionBox(4, 8, 20, 6, 10, False), COLUMNS, ROWS)
         np.testing.assert_array_equal(read_label(out / entry["label"])[:COLUMNS], expected)
     slices = {(e["view"], e["slice"]): read_slice(out / e["image"]) for e in entries}
     for index in range(2, 7):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
 from pig_monai.data.breast import chest_wall_side, clear_side, find_breast
 from tests.data import breasts as b
@@ -60,7 +59,7 @@ def test_the_box_is_that_of_the_breast(case: str, mirrored: bool) -> None:
     truth[:hidden], truth[:, :hidden], truth[:, H - hidden :] = False, False, False
     if mirrored:
         image, truth = image[::-1].copy(), truth[::-1]
-    found = find_breast(torch.from_numpy(image[None]))
+    found = find_breast(image)
     off = np.abs(np.subtract(found.box, b.box_of(truth))) / np.array([W, H, W, H])
     assert off.max() <= ON_THE_SKIN.get(case, 0.01), (found.box, b.box_of(truth))
     assert clear_side(found) == ("right" if mirrored else "left")
@@ -73,7 +72,7 @@ def test_the_box_is_that_of_the_breast(case: str, mirrored: bool) -> None:
 def test_without_a_breast_there_is_no_box(step: int) -> None:
     shape = (300 * step, 200 * step)
     for empty in (np.zeros(shape), np.full(shape, 7.0), np.full(shape, np.nan)):
-        found = find_breast(torch.from_numpy(empty[None].astype(np.float32)))
+        found = find_breast(empty.astype(np.float32))
         assert found.box is None
         assert clear_side(found) is None
         assert not found.mask().any()
@@ -85,16 +84,13 @@ def test_values_are_those_inside_the_breast() -> None:
     b.noise(5)(image)
     image[:50] = np.nan
     truth[:50] = False
-    found = find_breast(torch.from_numpy(image[None]))
+    found = find_breast(image)
     values = found.values(image)
     assert not np.isnan(values).any()
     marks = [0.5, 5, 50, 95, 99.5]
     all_of_them = np.sort(image[truth])
     ranks = np.searchsorted(all_of_them, np.percentile(values, marks)) / len(all_of_them) * 100
     np.testing.assert_allclose(ranks, marks, atol=0.4)
-    x0, y0, x1, y1 = found.box
-    np.testing.assert_array_equal(found.cropped(found.box).values(image[x0:x1, y0:y1]), values)
-    assert found.cropped(found.box).box == (0, 0, x1 - x0, y1 - y0)
 
 
 def test_a_magnified_view_has_no_clear_side() -> None:
@@ -103,5 +99,5 @@ def test_a_magnified_view_has_no_clear_side() -> None:
     x, y = np.mgrid[:W, :H]
     round_one = np.where(np.hypot(x - W / 2, y - H / 2) < 0.4 * W, 500 + y % 7, 0).astype(np.float32)
     for image in (filled, round_one):
-        assert clear_side(find_breast(torch.from_numpy(image[None]))) is None
-    assert chest_wall_side(torch.zeros(1, 5, 5, dtype=torch.bool)) == "left"
+        assert clear_side(find_breast(image)) is None
+    assert chest_wall_side(np.zeros((5, 5), bool)) == "left"

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from scipy.ndimage import binary_dilation
 from scipy.spatial import cKDTree
@@ -15,7 +14,7 @@ from scipy.spatial import cKDTree
 from pig_monai.data.commands import dicom_to_slices, images_to_slices
 from pig_monai.data.folder import read_datalist, read_label, read_slice
 from pig_monai.data.geometry import Geometry, undo_mask, undo_slice
-from pig_monai.data.transforms import prepare_slices
+from pig_monai.data.prepare_slice import PreparedSlice, RawSlice, prepare_slice
 from pig_monai.errors import PigError
 from tests.data import breasts
 from tests.data.dbt_objects import build, save, save_mask
@@ -24,21 +23,17 @@ INTENSITY = {"kind": "window"}
 FLIPS = list(itertools.product([False, True], repeat=2))
 
 
-def go(image: np.ndarray, mask: np.ndarray, turned: bool, **changes: object) -> tuple[dict, dict]:
+def go(image: np.ndarray, mask: np.ndarray, turned: bool, **changes: object) -> tuple[PreparedSlice, dict]:
     """Prepare a stored slice (W, H) whose volume is to be ``turned``; return the result and its entry."""
     settings = {"size": 512, "aspect": "pad", "crop": True, "chest_wall": "left", "intensity": INTENSITY} | changes
-    upright = [a[::-1, ::-1] if turned else a for a in (image, mask)]
-    data = {
-        key: torch.from_numpy(np.ascontiguousarray(a, np.float32)[None])
-        for key, a in zip(("image", "label"), upright, strict=True)
-    }
-    done = prepare_slices(settings)(data | {"window": (0.0, 2000.0)})
-    x0, y0, x1, y1 = done.get("crop", (0, 0, *image.shape))
-    longest = max(x1 - x0, y1 - y0)
-    scaled = tuple(round(n * settings["size"] / longest) for n in (x1 - x0, y1 - y0))
+    image, mask = (a[::-1, ::-1] if turned else a for a in (image, mask))
+    raw = RawSlice(np.asarray(image, np.float32), mask, (0.0, 2000.0), turned=turned)
+    done = prepare_slice(raw, settings)
+    x0, y0, x1, y1 = done.geometry.crop
+    scaled = tuple(round(n * settings["size"] / max(x1 - x0, y1 - y0)) for n in (x1 - x0, y1 - y0))
     fitted = scaled if settings["aspect"] == "pad" else (settings["size"],) * 2
-    geometry = Geometry(image.shape, turned, (x0, y0, x1, y1), done.get("mirrored", False), fitted)
-    return done, {"geometry": geometry.to_entry()}
+    assert (done.geometry.source, done.geometry.turned, done.geometry.fitted) == (image.shape, turned, fitted)
+    return done, {"geometry": done.geometry.to_entry()}
 
 
 def stored(turned: bool, mirrored: bool, shape: tuple[int, int] = breasts.SHAPE) -> np.ndarray:
@@ -56,9 +51,9 @@ def test_flips_crop_and_padding_come_back_exactly(turned: bool, mirrored: bool) 
     # 327 rows of breast: a size that needs no resampling
     x0, y0, x1, y1 = breasts.box_of(image > 0)
     done, entry = go(image, mask, turned, size=max(x1 - x0, y1 - y0))
-    assert (done["mirrored"], entry["geometry"]["fitted"]) == (mirrored, [x1 - x0, y1 - y0])
-    np.testing.assert_array_equal(undo_mask(np.asarray(done["label"][0]), entry), mask)
-    np.testing.assert_allclose(undo_slice(np.asarray(done["image"][0]), entry), image / 1000 - 1, atol=1e-6)
+    assert (done.geometry.mirrored, entry["geometry"]["fitted"]) == (mirrored, [x1 - x0, y1 - y0])
+    np.testing.assert_array_equal(undo_mask(done.label, entry), mask)
+    np.testing.assert_allclose(undo_slice(done.image, entry), image / 1000 - 1, atol=1e-6)
 
 
 def outline(mask: np.ndarray) -> np.ndarray:
@@ -104,7 +99,7 @@ def test_a_resampled_mask_s_boundary_is_within_a_prepared_pixel(
         curve = np.stack([a * np.cos(angle), b * np.sin(angle)], axis=-1) @ turn.T + centre
         done, entry = go(image, mask, turned, **changes)
         geometry = Geometry.of(entry)
-        back = undo_mask(np.asarray(done["label"][0]), entry)
+        back = undo_mask(done.label, entry)
         assert back.shape == shape
         x0, y0, x1, y1 = geometry.crop
         pixel = np.array([(x1 - x0) / geometry.fitted[0], (y1 - y0) / geometry.fitted[1]])
@@ -123,8 +118,8 @@ def test_a_lesion_of_one_prepared_pixel_comes_back() -> None:
     mask = np.zeros(image.shape, bool)
     mask[100, 600] = True
     done, entry = go(image, mask, False, size=64)
-    assert np.asarray(done["label"]).sum() == 1
-    back = undo_mask(np.asarray(done["label"][0]), entry)
+    assert done.label.sum() == 1
+    back = undo_mask(done.label, entry)
     assert binary_dilation(back, iterations=8)[100, 600]
     assert back.any()
 

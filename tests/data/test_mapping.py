@@ -40,16 +40,21 @@ def table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def test_the_mapping_says_whose_each_case_is(source: Path, tmp_path: Path) -> None:
+def test_the_mapping_says_whose_each_case_is(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     prepare(source, tmp_path / "out", mapping=tmp_path / "map.csv")
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told == f"4 slices of 2 volumes in {tmp_path / 'out'}; 1 skipped (report.html)"
     rows = {row["source"]: row for row in table(tmp_path / "map.csv")}
     a, stack, sco = (str(source / f"dicom/{name}") for name in ("a.dcm", "stack/0", "sco.dcm"))
     assert rows.keys() == {a, stack, sco}
     entries = read_datalist(tmp_path / "out")["training"]
-    for file in (a, stack):
-        ds, row = dcmread(file), rows[file]
+    for file, row in rows.items():
+        ds = dcmread(file)
         identity = (ds.PatientID, ds.StudyInstanceUID, ds.SeriesInstanceUID)
         assert (row["patient_id"], row["study_instance_uid"], row["series_instance_uid"]) == identity
+    for row in (rows[a], rows[stack]):
         own = [entry for entry in entries if entry["image"].startswith(f"images/{row['stem']}_0")]
         assert {(entry["patient"], entry["view"]) for entry in own} == {(row["case"], row["view"])}
     assert rows[a]["stem"] != rows[stack]["stem"]

@@ -11,7 +11,7 @@ from PIL import Image
 from pig_monai.data.cases import Found
 from pig_monai.data.find_masks import find_masks
 from pig_monai.data.keys import CaseKey
-from pig_monai.data.masks import match_masks, open_masks
+from pig_monai.data.masks import RememberedMasks, match_masks, open_masks
 from pig_monai.data.slice_pictures import SlicePictures
 from pig_monai.data.volume import Grid, UnusableError, Volume
 from tests.data.dbt_objects import COLUMNS, FRAMES, ORIGIN, ROWS, SPACING, affine, lesion, save_mask
@@ -42,6 +42,29 @@ def match(images: list[str], masks: list[str]) -> tuple[dict[str, list[str]], li
 )  # fmt: skip
 def test_masks_find_their_image(images: list, masks: list, expected: dict, left: list) -> None:
     assert match(images, masks) == (expected, left)
+
+
+def test_remembered_masks_are_read_once() -> None:
+    rng = np.random.default_rng(0)
+    masks = [rng.random((30, 50)) > share for share in (0.5, 0.99, 2, -1)]  # ragged, sparse, empty, full
+    masks[1][:7] = masks[1][:, :11] = False
+
+    class Source:
+        read: list[int]
+
+        def mask(self, index: int) -> np.ndarray:
+            self.read.append(index)
+            return masks[index]
+
+    source = Source()
+    source.read = []
+    remembered = RememberedMasks(source, (30, 50))
+    for _ in range(3):
+        for index, mask in enumerate(masks):
+            found = remembered.mask(index)
+            assert found.dtype == bool
+            np.testing.assert_array_equal(found, mask)
+    assert source.read == [0, 1, 2, 3]
 
 
 def test_masks_find_their_volume_by_stem_or_series() -> None:

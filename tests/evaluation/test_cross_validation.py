@@ -85,6 +85,25 @@ def test_the_table_is_that_of_the_folds_slices(validated, phantom_dataset):
     assert all(f'href="fold_{fold}/evaluation/report.html"' in page for fold in (0, 3))
 
 
+def test_the_page_says_that_the_slices_are_a_phantoms_and_what_the_folds_notes_say(validated, phantom_dataset):
+    entries = json.loads((phantom_dataset / "datalist.json").read_text())["training"]
+    slices = [entry for entry in entries if entry["fold"] in (0, 3)]
+    patients = len({entry["patient"] for entry in slices})
+    folds = [json.loads((validated / f"fold_{fold}/evaluation/summary.json").read_text()) for fold in (0, 3)]
+    empty = sum(fold["counts"]["empty_predictions_on_lesions"] for fold in folds)
+    expected = [
+        f"{patients} patients with a lesion are too few for intervals to be trusted",
+        f"{len(slices)} slices are of a phantom, drawn anatomy: they say nothing about real breasts",
+        *([f"on {empty} slices with a lesion nothing was predicted"] if empty else []),
+    ]
+    summary, page = json.loads((validated / "summary.json").read_text()), (validated / "report.html").read_text()
+    assert summary["notes"] == expected
+    assert all(f"Note: {note}." in page for note in expected)
+    assert summary["method"] == "phantom"
+    assert "real +" not in page
+    assert "(real)" not in page
+
+
 def test_what_is_done_is_not_done_again_and_other_settings_are_refused(validated, phantom_dataset):
     ids = {"dataset_dir": phantom_dataset, "output_dir": validated, **IDS}
     before = {path: path.stat().st_mtime_ns for path in validated.glob("fold_*/**/*")}
@@ -196,7 +215,7 @@ def test_the_sentence_gives_intervals_where_there_are_several_patients():
         means = dict.fromkeys(MEASURES, None) | {"dice": 0.5}
         return FoldTable("real", [FoldFigures(0, means, {"slices": 2, "patients": 1}, slices)], 0).sentence()
 
-    alone = "All slices of real together: Dice 50.0 %, IoU 25.0 %, precision –, recall 100.0 %."
+    alone = "All slices together (real): Dice 50.0 %, IoU 25.0 %, precision –, recall 100.0 %."
     assert sentence("a", "a").lower() == alone.lower()
     assert "Dice 50.0 % (95 % CI 50.0 to 50.0), " in sentence("a", "b")
     assert sentence("a", "b").endswith("; intervals over patients.")

@@ -99,7 +99,7 @@ def test_the_summary_counts_what_was_left_out_and_says_what_to_beware_of(evaluat
     counts = {
         "slices": 5, "slices_with_lesion": 4, "patients": 3, "patients_with_lesion": 3, "lesions": 5,
         "empty_predictions_on_lesions": 0, "slices_without_spacing": 1, "labelled_by_boxes": 1,
-        "left_out": {"unannotated": 1, "synthetic": 0},
+        "phantom_slices": 0, "networks_of_untraced_pairs": 0, "left_out": {"unannotated": 1, "synthetic": 0},
     }  # fmt: skip
     assert summary["counts"] == counts
     notes = " ".join(summary["notes"])

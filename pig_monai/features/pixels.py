@@ -1,0 +1,26 @@
+"""The slice itself, small: what memorisation is looked for in first."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from pig_monai.data.fitting import resize_slice
+from pig_monai.features.space import SLICE, FeatureSpace
+
+SIDE = 64
+
+
+def pixel_features(slices: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """Return each slice at 64 × 64 at most, averaged over areas: (n, d) float64.
+
+    Args:
+        slices: float32 (n, W, H) in [−1, 1].
+        masks: not looked at.
+    """
+    size = tuple(min(SIDE, length) for length in slices.shape[1:])
+    small = [resize_slice(torch.from_numpy(image[None]), (size[0], size[1])) for image in slices]
+    return torch.stack(small).flatten(1).double().numpy()
+
+
+PIXELS = FeatureSpace("pixels", "pixels at 64 × 64", pixel_features, (SLICE,), distances=False)

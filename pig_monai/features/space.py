@@ -1,0 +1,68 @@
+"""Feature spaces: functions with one signature, and the parts of a slice that they look at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pig_monai.features.crops import lesion_crops
+
+SLICE, LESION, MASK = "slice", "lesion", "mask"
+REGIONS = (SLICE, LESION, MASK)
+"""The whole slice, the crop round its largest lesion, the mask alone."""
+
+Extractor = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""(slices (n, W, H) float32 in [−1, 1], masks (n, W, H) bool, none empty) → features (n, d) float64."""
+
+
+@dataclass(frozen=True)
+class FeatureSpace:
+    """A way to describe slices by numbers.
+
+    Args:
+        name: short, for tables.
+        title: for people.
+        extract: the function.
+        regions: what it is applied to.
+        standardise: its figures have units of their own, and are divided by their real standard deviations.
+        distances: distributions are compared in it; otherwise it serves memorisation alone.
+        fid: the Fréchet distance of whole slices in it, all dimensions kept, is what the literature calls FID.
+    """
+
+    name: str
+    title: str
+    extract: Extractor
+    regions: Sequence[str] = (SLICE, LESION)
+    standardise: bool = False
+    distances: bool = True
+    fid: bool = False
+
+
+Features = Mapping[tuple[str, str], np.ndarray]
+"""Features (n, d) by name of the space and region."""
+
+
+def extract_all(
+    spaces: Sequence[FeatureSpace], slices: np.ndarray, masks: np.ndarray
+) -> dict[tuple[str, str], np.ndarray]:
+    """Describe slices in every space and region.
+
+    Args:
+        spaces: which.
+        slices: float32 (n, W, H) in [−1, 1].
+        masks: bool (n, W, H), none empty.
+    """
+    crops = lesion_crops(slices, masks)
+    shown = {SLICE: (slices, masks), LESION: crops, MASK: (slices, masks)}
+    return {
+        (space.name, region): np.asarray(space.extract(*shown[region]), dtype=np.float64)
+        for space in spaces
+        for region in space.regions
+    }
+
+
+def join(parts: Sequence[Features]) -> dict[tuple[str, str], np.ndarray]:
+    """Return the features of several batches as one."""
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}

@@ -1,0 +1,1 @@
+"""Generated pairs against real slices: distances, neighbourhoods, masks, consistency, memorisation."""

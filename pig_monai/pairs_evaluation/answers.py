@@ -1,0 +1,111 @@
+"""The figures in short: one question a row, its answer in words that need no statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pig_monai.features.shape import STATISTICS
+from pig_monai.features.space import LESION, MASK, SLICE, FeatureSpace
+from pig_monai.pairs_evaluation.compare import Comparison
+from pig_monai.pairs_evaluation.figures import EQUAL, GENERATED, HELDOUT, SPLIT, Figure, find
+
+ANSWERS_HEAD = ["question", "generated", "real", "in words"]
+
+LEVEL = 0.05
+"""Of the tests."""
+
+
+def answers(found: Sequence[Figure], spaces: Sequence[FeatureSpace], comparison: Comparison) -> list[list[str]]:
+    """Return the rows of the short table.
+
+    Args:
+        found: all figures.
+        spaces: the feature spaces; the first one answers.
+        comparison: with the tests of the masks and the copies.
+    """
+    name = spaces[0].name
+    questions = [
+        ("Do the slices look like real ones? (Fréchet distance)", "frechet", SLICE),
+        ("Do the lesions? (Fréchet distance of crops)", "frechet", LESION),
+        ("Is each slice plausible? (precision)", "precision", SLICE),
+        ("Is the variety of the real ones there? (coverage)", "coverage", SLICE),
+    ]
+    rows = [_compared(question, metric, region, name, found) for question, metric, region in questions]
+    return [*rows, _masks(comparison), *_consistency(found), *_memory(found)]
+
+
+def _compared(question: str, metric: str, region: str, name: str, found: Sequence[Figure]) -> list[str]:
+    """Answer by a figure of as many generated slices as there are real ones to compare them with."""
+    heldout = find(found, metric, name, region, HELDOUT)
+    real = find(found, metric, name, region, SPLIT) or heldout
+    made = find(found, metric, name, region, EQUAL) or find(found, metric, name, region, GENERATED)
+    if made is None or made.value is None:
+        return [question, "–", "–", "too few slices to say" if made is None else made.note]
+    if real is None or not real.value:
+        return [question, f"{made.value:.3g}", "–", "no real slices to compare with"]
+    reached = f"{real.value:.3g}{spread(found, name, region) if metric == 'frechet' else ''}"
+    ratio = made.value / real.value
+    if metric == "frechet":
+        words = f"{ratio:.1f} times as far from the training slices as other real patients are"
+    else:
+        words = f"{100 * ratio:.0f} % of what unseen real slices reach"
+    return [question, f"{made.value:.3g}", reached, words]
+
+
+def spread(found: Sequence[Figure], name: str, region: str) -> str:
+    """Return where 95 % of the random choices of real patients lie, in brackets; empty where there are none."""
+    low, high = (find(found, metric, name, region, SPLIT) for metric in ("frechet_low", "frechet_high"))
+    if low is None or high is None:
+        return ""
+    return f" ({low.value:.3g} to {high.value:.3g})"
+
+
+def _masks(comparison: Comparison) -> list[str]:
+    question = "Are the masks like real ones?"
+    differ = [name for name, test in comparison.masks.items() if test.p_holm < LEVEL]
+    count = f"{len(differ)} of {len(STATISTICS)} figures differ"
+    worst = sorted(differ, key=lambda name: -comparison.masks[name].statistic)
+    return [question, count, "–", ", ".join(name.replace("_", " ") for name in worst) or "no difference was found"]
+
+
+def _consistency(found: Sequence[Figure]) -> list[list[str]]:
+    generated, real = (
+        find(found, "pair_consistency", "segmenter", MASK, sample) for sample in (GENERATED, HELDOUT)
+    )
+    if generated is None or generated.value is None:
+        return []
+    question = "Do mask and slice belong together? (Dice of a segmenter)"
+    reached = "–" if real is None or real.value is None else f"{100 * real.value:.1f} %"
+    words = f"{generated.note}; no real slices to compare with"
+    if real is not None and real.value is not None:
+        words = (
+            "a segmenter trained on real slices finds the generated masks about as well as real ones"
+            if abs(generated.value - real.value) < 0.05
+            else f"{100 * (generated.value - real.value):+.1f} points from real slices"
+        )
+    return [[question, f"{100 * generated.value:.1f} %", reached, words]]
+
+
+def _memory(found: Sequence[Figure]) -> list[list[str]]:
+    copies = find(found, "suspected_copies", "pixels", SLICE)
+    share, expected, p = (
+        find(found, name, "pixels", SLICE)
+        for name in ("nearest_in_training", "nearest_in_training_expected", "nearest_in_training_p")
+    )
+    rows = []
+    if copies is not None and copies.value is not None:
+        words = "look at the gallery below" if copies.value else "none is much nearer to one training patient"
+        number = f"{copies.value:.0f} of {copies.n_generated}"
+        rows.append(["Are there copies of training slices? (pixels)", number, "–", words])
+    if share and expected and p and share.value is not None and expected.value is not None:
+        chance = p.value or 0.0
+        found_more = "more than by chance: it remembers" if chance < LEVEL else "as chance would have it"
+        rows.append(
+            [
+                "Is it nearer to its training patients? (pixels)",
+                f"{100 * share.value:.0f} %",
+                f"{100 * expected.value:.0f} % expected",
+                f"{found_more} (p = {chance:.3f})",
+            ]
+        )
+    return rows

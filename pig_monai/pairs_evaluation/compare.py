@@ -1,0 +1,137 @@
+"""All figures of generated against real slices that need no segmenter's masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pig_monai.features.space import MASK, SLICE, FeatureSpace
+from pig_monai.metrics.memorisation import LEAST_PATIENTS, Copies, find_copies, training_preference
+from pig_monai.metrics.projection import fit_projection
+from pig_monai.metrics.two_samples import TwoSampleTest, compare_statistics
+from pig_monai.pairs_evaluation.distances import compare_features
+from pig_monai.pairs_evaluation.figures import FEW, GENERATED, HELDOUT, Figure
+from pig_monai.pairs_evaluation.samples import Samples
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison found.
+
+    Args:
+        figures: all of them.
+        copies: by feature space, in the order of the generated sample; empty where patients are too few.
+        masks: the tests of the mask statistics, generated against training.
+    """
+
+    figures: list[Figure]
+    copies: dict[str, Copies]
+    masks: dict[str, TwoSampleTest]
+
+
+def compare_samples(samples: Samples, spaces: Sequence[FeatureSpace], seed: int) -> Comparison:
+    """Compare generated slices with those that their generator was trained on.
+
+    Args:
+        samples: what was measured.
+        spaces: in which it was.
+        seed: of every draw.
+    """
+    training, generated, heldout = samples
+    figures: list[Figure] = []
+    for space in (space for space in spaces if space.distances):
+        for region in space.regions:
+            key = (space.name, region)
+            figures += compare_features(
+                training.features[key],
+                generated.features[key],
+                None if heldout is None else heldout.features[key],
+                patients=(training.patients, [] if heldout is None else heldout.patients),
+                features=space.name,
+                region=region,
+                standardise=space.standardise,
+                fid=space.fid and region == SLICE,
+                seed=seed,
+            )
+    rows, tests = mask_figures(samples)
+    figures += rows
+    copies: dict[str, Copies] = {}
+    for space in (space for space in spaces if SLICE in space.regions):
+        rows, found = memorisation_figures(samples, space, seed)
+        figures += rows
+        if found is not None:
+            copies[space.name] = found
+    return Comparison(figures, copies, tests)
+
+
+def mask_figures(samples: Samples) -> tuple[list[Figure], dict[str, TwoSampleTest]]:
+    """Test the statistics of generated masks against those of the training masks; and those of held-out ones.
+
+    Returns:
+        figures ``ks`` (0 to 1), ``ks_p_holm`` and ``median``, by statistic; and the tests of the generated masks.
+    """
+    training, generated, heldout = samples
+    figures, tests = [], compare_statistics(training.statistics, generated.statistics)
+    n = len(training)
+    for sample, masks in ((GENERATED, generated), (HELDOUT, heldout)):
+        if masks is None:
+            continue
+        few = f"fewer than {FEW} slices: uncertain" if min(n, len(masks)) < FEW else ""
+        found = tests if sample == GENERATED else compare_statistics(training.statistics, masks.statistics)
+        for name, test in found.items():
+            values = {"ks": test.statistic, "ks_p_holm": test.p_holm, "median": test.medians[1]}
+            notes = {"ks": few, "ks_p_holm": few, "median": f"{test.medians[0]:.4g} of the training masks"}
+            figures += [
+                Figure(metric, name, MASK, sample, value, n, len(masks), notes[metric])
+                for metric, value in values.items()
+            ]
+    return figures, tests
+
+
+def memorisation_figures(samples: Samples, space: FeatureSpace, seed: int) -> tuple[list[Figure], Copies | None]:
+    """Look for copies of training slices, and for a preference of training patients, in one feature space.
+
+    Returns:
+        the figures ``suspected_copies`` (a number of slices); with held-out slices ``nearest_in_training`` (a
+        share), ``nearest_in_training_expected``, ``nearest_in_training_p`` and ``distance_ratio``, and without
+        them ``distance_ratio_in_training``; and the copies, None where the patients are too few to tell.
+    """
+    training, generated, heldout = samples
+    patients = len(set(training.patients))
+
+    def figure(metric: str, value: float | None, note: str = "") -> Figure:
+        return Figure(metric, space.name, SLICE, GENERATED, value, len(training), len(generated), note)
+
+    if patients < LEAST_PATIENTS:
+        refused = f"refused: {patients} training patients are fewer than {LEAST_PATIENTS}"
+        return [figure("suspected_copies", None, refused)], None
+    key = (space.name, SLICE)
+    project = fit_projection(training.features[key], None, space.standardise)
+    real, made = project(training.features[key]), project(generated.features[key])
+    held = None if heldout is None else project(heldout.features[key])
+    copies = find_copies(made, real, training.patients, held)
+    figures = [
+        figure(
+            "suspected_copies",
+            float(np.count_nonzero(copies.suspected)),
+            f"relative distance below {copies.limit:.3f}; of real slices 99 % are above {copies.usual_end:.3f}",
+        )
+    ]
+    if heldout is None or held is None:
+        return [*figures, figure("distance_ratio_in_training", copies.ratio, "no held-out patients")], copies
+    found = training_preference(made, real, training.patients, held, heldout.patients, seed)
+    counted = f"{found.patients[0]} training and {found.patients[1]} held-out patients"
+    few = "; too few to be certain" if found.patients[1] < LEAST_PATIENTS else ""
+    return [
+        *figures,
+        figure("nearest_in_training", found.share, counted + few),
+        figure("nearest_in_training_expected", found.expected, "share of the training patients among all"),
+        figure(
+            "nearest_in_training_p",
+            found.p_value,
+            "how often random choices of the held-out patients give as much",
+        ),
+        figure("distance_ratio", found.ratio, "at equal numbers of patients; 1 is expected, less is memory"),
+    ], copies

@@ -1,0 +1,82 @@
+"""The figures in words: what a reader who knows no statistics takes from them."""
+
+from __future__ import annotations
+
+from pig_monai.features.shape import STATISTICS
+from pig_monai.features.texture import TEXTURE
+from pig_monai.metrics.two_samples import TwoSampleTest
+from pig_monai.pairs_evaluation.answers import answers
+from pig_monai.pairs_evaluation.compare import Comparison
+from pig_monai.pairs_evaluation.figures import EQUAL, GENERATED, HELDOUT, SPLIT, Figure
+
+
+def figure(metric: str, value: float | None, sample: str = GENERATED, region: str = "slice", name: str = "texture",
+           note: str = "") -> Figure:  # fmt: skip
+    return Figure(metric, name, region, sample, value, 100, 40, note)
+
+
+def mask_tests(differ: dict[str, float]) -> dict[str, TwoSampleTest]:
+    """Return tests of all statistics; those in ``differ`` have this gap, the others none."""
+    return {
+        name: TwoSampleTest(differ.get(name, 0.1), 0.001, 0.001 if name in differ else 0.9, (1.0, 2.0))
+        for name in STATISTICS
+    }
+
+
+def answered(*figures: Figure, differ: dict[str, float] | None = None) -> dict[str, list[str]]:
+    """Return the cells behind each question by its first words."""
+    rows = answers(figures, [TEXTURE], Comparison(list(figures), {}, mask_tests(differ or {})))
+    return {" ".join(row[0].split()[:3]): row[1:] for row in rows}
+
+
+def test_as_many_slices_are_compared_with_real_patients():
+    cells = answered(
+        figure("frechet", 30.0), figure("frechet", 36.0, EQUAL), figure("frechet", 9.0, HELDOUT),
+        figure("frechet", 12.0, SPLIT), figure("frechet_low", 8.0, SPLIT), figure("frechet_high", 15.0, SPLIT),
+        figure("coverage", 0.5), figure("coverage", 0.3, EQUAL), figure("coverage", 0.6, HELDOUT),
+        figure("frechet", 7.0, region="lesion"),
+        figure("precision", None, note="refused: 4 slices are fewer than 10"),
+    )  # fmt: skip
+    assert cells["Do the slices"] == [
+        "36", "12 (8 to 15)", "3.0 times as far from the training slices as other real patients are",
+    ]  # fmt: skip
+    assert cells["Is the variety"] == ["0.3", "0.6", "50 % of what unseen real slices reach"]
+    assert cells["Do the lesions?"] == ["7", "–", "no real slices to compare with"]
+    assert cells["Is each slice"] == ["–", "–", "refused: 4 slices are fewer than 10"]
+
+
+def test_masks_that_differ_are_named_the_worst_first():
+    assert answered(differ={"x": 0.2, "area": 0.5})["Are the masks"] == ["2 of 7 figures differ", "–", "area, x"]
+    assert answered()["Are the masks"][0] == "0 of 7 figures differ"
+
+
+def test_consistency_is_told_against_real_slices():
+    def cells(generated: float, *real: Figure) -> list[str]:
+        made = figure(
+            "pair_consistency", generated, region="mask", name="segmenter", note="95 % interval 0.1 to 0.2"
+        )
+        return answered(made, *real)["Do mask and"]
+
+    real = figure("pair_consistency", 0.52, HELDOUT, "mask", "segmenter")
+    assert cells(0.55, real)[:2] == ["55.0 %", "52.0 %"]
+    assert "about as well" in cells(0.55, real)[2]
+    assert cells(0.25, real)[2] == "-27.0 points from real slices"
+    assert cells(0.25)[1:] == ["–", "95 % interval 0.1 to 0.2; no real slices to compare with"]
+    assert "Do mask and" not in answered()
+
+
+def test_copies_and_preference_are_told():
+    def memory(copies: float, p: float) -> list[list[str]]:
+        cells = answered(
+            figure("suspected_copies", copies, name="pixels"), figure("nearest_in_training", 0.95, name="pixels"),
+            figure("nearest_in_training_expected", 0.8, name="pixels"),
+            figure("nearest_in_training_p", p, name="pixels"),
+        )  # fmt: skip
+        return [cells["Are there copies"], cells["Is it nearer"]]
+
+    assert memory(3, 0.01) == [
+        ["3 of 40", "–", "look at the gallery below"],
+        ["95 %", "80 % expected", "more than by chance: it remembers (p = 0.010)"],
+    ]
+    assert memory(0, 0.3)[0][2] == "none is much nearer to one training patient"
+    assert memory(0, 0.3)[1][2] == "as chance would have it (p = 0.300)"
