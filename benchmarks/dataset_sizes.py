@@ -23,7 +23,7 @@ from pig_monai.cli import run_command
 from pig_monai.data.folder import read_datalist
 from pig_monai.denoisers import load_denoiser
 from pig_monai.files import write_json
-from pig_monai.pairs.sampler import PairSampler
+from pig_monai.pairs.ways import PairSampler
 from pig_monai.pictures import contact_sheet
 from pig_monai.report import lesion_contrast
 

@@ -28,7 +28,7 @@ from pig_monai.data.folder import (
 )
 from pig_monai.data.transforms import load_slices
 from pig_monai.errors import PigError
-from pig_monai.evaluation.evaluate import FEW_PATIENTS
+from pig_monai.evaluation.notes import FEW_PATIENTS
 from pig_monai.evaluation.results import as_csv
 from pig_monai.evaluation.segmenters import Segmenter, check_fits, given_weights, load_segmenter
 from pig_monai.files import atomic_path, write_json, write_text

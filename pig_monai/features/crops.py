@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from skimage.measure import label
 
 from pig_monai.data.fitting import resize_mask, resize_slice
@@ -37,8 +36,8 @@ def lesion_crops(slices: np.ndarray, masks: np.ndarray, size: int = CROP) -> tup
     crops, cut = np.empty((len(slices), size, size), np.float32), np.empty((len(slices), size, size), bool)
     for i, (image, mask) in enumerate(zip(slices, masks, strict=True)):
         window = lesion_window(mask)
-        crops[i] = resize_slice(torch.from_numpy(np.ascontiguousarray(image[window])[None]), (size, size))[0]
-        cut[i] = resize_mask(torch.from_numpy(mask[window][None].astype(np.float32)), (size, size))[0] > 0.5
+        crops[i] = resize_slice(image[window], (size, size))
+        cut[i] = resize_mask(mask[window], (size, size))
     return crops, cut
 
 

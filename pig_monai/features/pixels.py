@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from pig_monai.data.fitting import resize_slice
 from pig_monai.features.space import SLICE, FeatureSpace
@@ -19,8 +18,8 @@ def pixel_features(slices: np.ndarray, masks: np.ndarray) -> np.ndarray:
         masks: not looked at.
     """
     size = tuple(min(SIDE, length) for length in slices.shape[1:])
-    small = [resize_slice(torch.from_numpy(image[None]), (size[0], size[1])) for image in slices]
-    return torch.stack(small).flatten(1).double().numpy()
+    small = np.stack([resize_slice(image, (size[0], size[1])) for image in slices])
+    return small.reshape(len(small), -1).astype(np.float64)
 
 
 PIXELS = FeatureSpace("pixels", "pixels at 64 × 64", pixel_features, (SLICE,), distances=False)
