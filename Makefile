@@ -80,7 +80,7 @@ format: install  ## let ruff rewrite what it can
 	$(VENV)/bin/ruff format
 
 WEIGHTS := runs/phantom-weights
-phantom-weights: install  ## train the bundle's phantom weights anew (half an hour on 2 cores); resumes
+phantom-weights: install  ## train the bundle's phantom weights anew (an hour on 2 cores); resumes
 	test -d $(WEIGHTS)/phantom || $(PY) data_prep/make_phantom.py --output $(WEIGHTS)/phantom --patients 120 --seed 0
 	$(PY) data_prep/dicom_to_slices.py --input $(WEIGHTS)/phantom/dicom --masks $(WEIGHTS)/phantom/masks \
 		--output $(WEIGHTS)/dataset
@@ -88,8 +88,10 @@ phantom-weights: install  ## train the bundle's phantom weights anew (half an ho
 		--fold -1 --max_iterations 3000
 	$(BUNDLE) training $(TRAIN_GENERATOR) --dataset_dir $(WEIGHTS)/dataset --output_dir $(WEIGHTS)/generator \
 		--fold -1 --max_iterations 3000
-	test -f $(WEIGHTS)/segmenter/model.json || $(BUNDLE) training --config_file $(CONFIGS)/train.yaml \
-		--dataset_dir $(WEIGHTS)/dataset --output_dir $(WEIGHTS)/segmenter --image_size 128 --max_epochs 12
+	$(PY) data_prep/dicom_to_slices.py --input $(WEIGHTS)/phantom/dicom --masks $(WEIGHTS)/phantom/masks \
+		--output $(WEIGHTS)/segmenter_dataset --lesion_free 4
+	test -f $(WEIGHTS)/segmenter/model.json || $(BUNDLE) training --config_file $(CONFIGS)/train.yaml --resume true \
+		--dataset_dir $(WEIGHTS)/segmenter_dataset --output_dir $(WEIGHTS)/segmenter --image_size 128 --max_epochs 16
 	cp $(WEIGHTS)/guider/model_guider.pt $(WEIGHTS)/generator/model_generator.pt $(MODELS)/
 	cp $(WEIGHTS)/segmenter/model.pt $(WEIGHTS)/segmenter/model.json $(MODELS)/
 
