@@ -1,4 +1,4 @@
-"""Latent pairs from training to slices, by the commands that a user types."""
+"""Latent pairs from training to slices, by the configs that a user runs; most of them in this one process."""
 
 from __future__ import annotations
 
@@ -8,17 +8,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigWorkflow
 
 from pig_monai.autoencoder.latents import Autoencoder, latent_statistics
 from pig_monai.autoencoder.networks import autoencoder_kl
 from pig_monai.checkpoint import load_checkpoint, load_weights, save_weights
-from pig_monai.data.folder import fingerprint, read_datalist, read_label, read_slice, training_entries
+from pig_monai.data.folder import (
+    fingerprint,
+    read_datalist,
+    read_label,
+    read_slice,
+    training_entries,
+    write_datalist,
+)
 from pig_monai.data.transforms import load_slices
+from pig_monai.errors import PigError, find_user_error
 from pig_monai.files import sha256
-from tests.conftest import ANY_MASK, TINY, last_line, run_bundle
+from tests.conftest import ANY_MASK, ROOT, last_line, run_bundle
 from tests.pairs.known import contents
 
-QUICK = {"num_inference_steps": 3, "device": "cpu", "amp": "false", "seed": 3, "min_accepted": 0}
+NETWORK = {
+    "image_size": 16, "batch_size": 4, "channels": [16, 32], "attention_levels": [False, True],
+    "num_res_blocks": 1, "num_head_channels": 16, "norm_num_groups": 8, "device": "cpu",
+}  # fmt: skip
+
+QUICK = {"num_inference_steps": 3, "device": "cpu", "amp": False, "seed": 3}
 
 
 def write_autoencoder(folder: Path, dataset: Path) -> Path:
@@ -38,36 +52,61 @@ def write_autoencoder(folder: Path, dataset: Path) -> Path:
     return folder / "model_autoencoder.pt"
 
 
-def run(run_id: str, config: str, output_dir: Path, **ids: object) -> Path:
-    result = run_bundle(run_id, f"configs/{config}.yaml", output_dir=output_dir, **ids)
-    assert result.returncode == 0, result.stderr
+def workflow(config: str, output_dir: Path, **ids: object) -> ConfigWorkflow:
+    """What the command of a config runs, ready to run."""
+    kind = "train" if config.startswith("train") else "infer"
+    given = {name: str(value) if isinstance(value, Path) else value for name, value in ids.items()}
+    file = str(ROOT / f"bundles/pig_dbt/configs/{config}.yaml")
+    made = ConfigWorkflow(config_file=file, workflow_type=kind, output_dir=str(output_dir), **given)
+    made.initialize()
+    return made
+
+
+def run(config: str, output_dir: Path, **ids: object) -> Path:
+    workflow(config, output_dir, **ids).run()
     return output_dir
+
+
+def without_labels(dataset: Path, folder: Path) -> Path:
+    """The same slices as a dataset that nobody has annotated."""
+    datalist = read_datalist(dataset)
+    folder.mkdir()
+    (folder / "images").symlink_to(dataset / "images")
+    entries = [{key: value for key, value in e.items() if key != "label"} for e in datalist["training"]]
+    write_datalist(
+        folder, name="all", command="test", seed=0, preprocessing=datalist["preprocessing"], entries=entries
+    )
+    return folder
 
 
 @pytest.fixture(scope="module")
 def latent(phantom_dataset, tmp_path_factory):
-    """A guider, an unconditional base and a generator on it, all on latents; then the autoencoder is deleted."""
+    """A guider, a generator on the base of unannotated slices, all on latents; then the autoencoder is deleted."""
     folder = tmp_path_factory.mktemp("latent")
     autoencoder = write_autoencoder(folder, phantom_dataset)
-    common = {**TINY, "dataset_dir": phantom_dataset, "autoencoder_ckpt": autoencoder, "max_iterations": 3}
-    run("training", "train_guider", folder / "guider", **common)
+    common = {**NETWORK, "dataset_dir": phantom_dataset, "autoencoder_ckpt": autoencoder, "max_iterations": 3}
+    run("train_guider", folder / "guider", **common)
     own = {**common, "generator": "maisi", "learning_rate": 0.01}
-    run("training", "train_generator", folder / "base", condition="none", learn_from="all", **own)
-    run("training", "train_generator", folder / "generator", base_ckpt=folder / "base", **own)
+    unlabelled = {**own, "dataset_dir": without_labels(phantom_dataset, folder / "unlabelled")}
+    run("train_generator", folder / "base", condition="none", learn_from="all", **unlabelled)
+    run("train_generator", folder / "generator", base_ckpt=folder / "base", **own)
     (folder / "sha256").write_text(sha256(autoencoder))
     autoencoder.unlink()
     return folder
 
 
+def wanted(latent: Path, **ids: object) -> dict[str, object]:
+    networks = {"guider_ckpt": latent / "guider", "generator_ckpt": latent / "generator"}
+    return {**networks, "guidance": 2, "num_pairs": 4, "min_accepted": 0, **QUICK, **ANY_MASK, **ids}
+
+
 @pytest.fixture(scope="module")
 def pairs(latent):
-    return infer(latent, "pairs", batch_size=4)
-
-
-def infer(latent: Path, name: str, **ids: object) -> Path:
-    networks = {"guider_ckpt": latent / "guider", "generator_ckpt": latent / "generator"}
-    wishes = {"spacing": "[0.1,0.2]", "guidance": 2, "num_pairs": 4}
-    return run("infer_pairs", "infer_pairs", latent / name, **{**networks, **wishes, **QUICK, **ANY_MASK, **ids})
+    """Four pairs by the command line."""
+    ids = wanted(latent, batch_size=4, spacing="[0.1,0.2]")
+    result = run_bundle("infer_pairs", "configs/infer_pairs.yaml", output_dir=latent / "pairs", **ids)
+    assert result.returncode == 0, result.stderr
+    return latent / "pairs"
 
 
 def test_checkpoints_say_which_latents_and_the_generator_brings_its_autoencoder(latent):
@@ -90,6 +129,7 @@ def test_the_base_stays_as_it_was_and_the_branch_learns(latent):
     assert outputs
     assert all(value.any() for value in outputs)  # they start at zero
     assert meta["settings"]["base_sha256"] == sha256(latent / "base/model_generator.pt")
+    assert load_weights(latent / "base", "generator")[1]["masks"] == {"count": 0}
 
 
 def test_pairs_say_the_spacing_that_was_wished_for(pairs):
@@ -105,25 +145,24 @@ def test_pairs_say_the_spacing_that_was_wished_for(pairs):
 
 
 def test_pairs_of_latents_are_the_same_bytes_in_any_batch(latent, pairs):
-    assert contents(infer(latent, "one_by_one", batch_size=1)) == contents(pairs)
+    one_by_one = run("infer_pairs", latent / "one_by_one", **wanted(latent, batch_size=1, spacing=[0.1, 0.2]))
+    assert contents(one_by_one) == contents(pairs)
 
 
 def test_a_latent_generator_makes_slices_for_given_masks(latent, phantom_dataset):
     ids = {"generator_ckpt": latent / "generator", "masks_dir": phantom_dataset, "num_pairs": 3, "batch_size": 2}
-    given = {name: value for name, value in QUICK.items() if name != "min_accepted"}
-    slices = run("infer_slices", "infer_slices", latent / "slices", **ids, **given)
-    wanted = training_entries(phantom_dataset, 0)
+    slices = run("infer_slices", latent / "slices", **ids, **QUICK)
+    given = training_entries(phantom_dataset, 0)
     for number, entry in enumerate(read_datalist(slices)["training"]):
-        mask = load_slices(16)(wanted[number])["label"][0].numpy() > 0
+        mask = load_slices(16)(given[number])["label"][0].numpy() > 0
         np.testing.assert_array_equal(read_label(slices / entry["label"]), mask)
-        assert entry["mask_of"]["patient"] == wanted[number]["patient"]
+        assert entry["mask_of"]["patient"] == given[number]["patient"]
     assert json.loads((slices / "report.json").read_text())["accepted"] == 3
 
 
 def test_a_base_makes_slices_without_masks(latent):
-    given = {name: value for name, value in QUICK.items() if name != "min_accepted"}
     ids = {"generator_ckpt": latent / "base", "num_pairs": 2}
-    slices = run("infer_slices", "infer_slices", latent / "unconditional", **ids, **given)
+    slices = run("infer_slices", latent / "unconditional", **ids, **QUICK)
     entries = read_datalist(slices)["training"]
     assert len(entries) == 2
     assert not any("label" in entry for entry in entries)
@@ -131,41 +170,44 @@ def test_a_base_makes_slices_without_masks(latent):
 
 def test_a_joint_net_of_latents_makes_pairs(latent, phantom_dataset, tmp_path):
     autoencoder = write_autoencoder(tmp_path, phantom_dataset)
-    common = {**TINY, "dataset_dir": phantom_dataset, "autoencoder_ckpt": autoencoder, "max_iterations": 2}
-    net = run("training", "train_generator", tmp_path / "joint", condition="joint", **common)
+    common = {**NETWORK, "dataset_dir": phantom_dataset, "autoencoder_ckpt": autoencoder, "max_iterations": 2}
+    net = run("train_generator", tmp_path / "joint", condition="joint", **common)
     assert load_weights(net, "generator")[1]["network"]["arguments"]["image_channels"] == 16 + 3
     assert (net / "previews/00000002.png").exists()
     ids = {"generator_ckpt": net, "num_pairs": 2, **QUICK, **ANY_MASK}
-    pairs = run("infer_pairs", "infer_pairs", tmp_path / "pairs", **ids)
+    pairs = run("infer_pairs", tmp_path / "pairs", **ids)
     assert all(read_label(pairs / entry["label"]).any() for entry in read_datalist(pairs)["training"])
-
-
-def refused(run_id: str, config: str, output_dir: Path, **ids: object) -> str:
-    result = run_bundle(run_id, f"configs/{config}.yaml", output_dir=output_dir, **ids)
-    assert result.returncode == 1
-    assert "Traceback" not in result.stderr
-    assert not output_dir.exists()
-    return last_line(result)
 
 
 def test_a_guider_of_pixels_makes_no_pair_with_a_generator_of_latents(latent, tmp_path):
     state, meta = load_weights(latent / "guider", "guider")
     save_weights(tmp_path / "guider.pt", state, {**meta, "space": None})
-    ids = {"guider_ckpt": tmp_path / "guider.pt", "generator_ckpt": latent / "generator", **ANY_MASK}
+    ids = wanted(latent, guider_ckpt=tmp_path / "guider.pt")
+    result = run_bundle("infer_pairs", "configs/infer_pairs.yaml", output_dir=tmp_path / "pairs", **ids)
+    assert result.returncode == 1
     name = (latent / "sha256").read_text()[:12]
-    assert refused("infer_pairs", "infer_pairs", tmp_path / "pairs", **ids).startswith(
+    assert last_line(result).startswith(
         f"error: the guider's space is pixels and the generator's is latents of autoencoder {name}; "
     )
+    assert not (tmp_path / "pairs").exists()
+
+
+def refused(config: str, output_dir: Path, **ids: object) -> str:
+    with pytest.raises((RuntimeError, PigError)) as caught:  # MONAI wraps what happens while a config is read
+        workflow(config, output_dir, **ids).run()
+    assert not output_dir.exists()
+    return str(find_user_error(caught.value))
 
 
 def test_a_generator_without_a_spacing_input_refuses_the_wish(tmp_path):
-    told = refused("infer_pairs", "infer_pairs", tmp_path / "pairs", spacing="[0.1,0.1]", **ANY_MASK)
-    assert told.startswith("error: spacing is [0.1, 0.1] and the generator's network is concat; ")
+    told = refused("infer_pairs", tmp_path / "pairs", spacing=[0.1, 0.1], device="cpu")  # the bundle's own
+    assert told.startswith("spacing is [0.1, 0.1] and the generator's network is concat; ")
 
 
 def test_an_autoencoder_that_has_seen_the_heldout_fold_is_refused(phantom_dataset, tmp_path):
     autoencoder = write_autoencoder(tmp_path, phantom_dataset)
-    ids = {**TINY, "dataset_dir": phantom_dataset, "autoencoder_ckpt": autoencoder, "fold": 1}
-    told = refused("training", "train_guider", tmp_path / "guider", **ids)
-    said = "was trained with fold 0 held out, and this training holds out fold 1; "
-    assert told.startswith(f"error: autoencoder_ckpt {autoencoder} {said}")
+    ids = {**NETWORK, "dataset_dir": phantom_dataset, "autoencoder_ckpt": autoencoder, "fold": 1}
+    for config in ("train_guider", "train_generator"):
+        told = refused(config, tmp_path / "run", **ids)
+        said = "was trained with fold 0 held out, and this training holds out fold 1; "
+        assert told.startswith(f"autoencoder_ckpt {autoencoder} {said}")

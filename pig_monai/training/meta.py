@@ -13,7 +13,7 @@ from monai.data import Dataset
 from torch import nn
 
 from pig_monai.checkpoint import versions
-from pig_monai.data.folder import read_datalist, stored_size, training_entries
+from pig_monai.data.folder import Entry, has_lesion, read_datalist, stored_size
 from pig_monai.data.transforms import load_slices
 from pig_monai.denoisers import SAME_FOR_A_PAIR
 from pig_monai.diffusion.schedule import Schedule
@@ -33,6 +33,7 @@ class TrainingMeta:
         image_size: pixels a side.
         dataset_dir: the dataset folder.
         fold: the fold held out; −1 for none.
+        entries: trained on.
         space: where the network works.
         settings: of the training, by id; ``data`` is the fingerprint of the training slices.
 
@@ -49,19 +50,19 @@ class TrainingMeta:
         image_size: int,
         dataset_dir: str | Path,
         fold: int,
+        entries: Sequence[Entry],
         space: Space,
         settings: Mapping[str, Any],
     ) -> None:
         self.role = role
         self.space = space
-        entries = training_entries(dataset_dir, fold)
-        self._slices = Dataset(entries, load_slices(image_size))
+        self._slices = Dataset([entry for entry in entries if has_lesion(entry)], load_slices(image_size))
         self._described = {
             **describe_training(role, network, image_size, dataset_dir, fold, entries, settings, space.factor),
             "schedule": schedule.to_dict(),
             "prediction": prediction,
             "space": space.to_dict(),
-            "unlabelled": _unlabelled(dataset_dir, fold) if settings.get("learn_from") == "all" else 0,
+            "unlabelled": sum("label" not in entry for entry in entries),
         }
 
     def __call__(self, iteration: int) -> dict[str, Any]:
@@ -120,11 +121,6 @@ def describe_training(
     }
 
 
-def _unlabelled(dataset_dir: str | Path, fold: int) -> int:
-    entries = training_entries(dataset_dir, fold, labelled_only=False)
-    return sum("label" not in entry for entry in entries)
-
-
 def mask_statistics(items: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
     """Summarise the training masks: what a plausible generated mask looks like.
 
@@ -133,10 +129,10 @@ def mask_statistics(items: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str,
 
     Returns:
         ``count``; and ``area``, ``components`` and ``inside_breast`` (see `MaskFeatures`), each as quantiles
-        ``{"0.0", "0.01", …, "1.0"}``.
+        ``{"0.0", "0.01", …, "1.0"}``; the count alone where there is no mask.
     """
     features = [measure_mask(mask, image) for mask, image in items]
-    names = [field.name for field in fields(MaskFeatures)]
+    names = [field.name for field in fields(MaskFeatures)] if features else []
     return {"count": len(features), **{name: _quantiles([getattr(f, name) for f in features]) for name in names}}
 
 

@@ -21,15 +21,18 @@ ITEMS = 64
 """Held-out images a validation: enough for a steady mean over the noise levels, a few seconds at most sizes."""
 
 
-def validation_entries(dataset_dir: str | Path, fold: int) -> list[Entry]:
+def validation_entries(dataset_dir: str | Path, fold: int, labelled_only: bool = True) -> list[Entry]:
     """Return 64 entries of the held-out fold, evenly spread; a smaller fold's come repeatedly, with other noise.
 
-    None for fold −1, which holds nothing out.
+    Args:
+        dataset_dir: the dataset folder.
+        fold: held out; none for −1, which holds nothing out.
+        labelled_only: slices with a lesion; False takes all slices, for nets that are not shown masks.
 
     Raises:
         PigError: see `pig_monai.data.folder.heldout_entries`.
     """
-    entries = heldout_entries(dataset_dir, fold)
+    entries = heldout_entries(dataset_dir, fold, labelled_only=labelled_only, lesion_free=not labelled_only)
     return [entries[number * len(entries) // ITEMS] for number in range(ITEMS)] if entries else []
 
 

@@ -7,15 +7,18 @@ from pig_monai.diffusion.schedule import RectifiedFlow
 from pig_monai.errors import PigError
 from pig_monai.spaces import LatentSpace, PixelSpace
 from pig_monai.training.meta import TrainingMeta
+from pig_monai.training.validation import validation_entries
 from tests.autoencoder.known import autoencoder
 from tests.data.test_folder import entry, make
 from tests.generators.known import network
 
 
-def meta(dataset: Path, space=None, image_size: int = 16, net=None, **settings: object) -> TrainingMeta:
+def meta(
+    dataset: Path, space=None, image_size: int = 16, net=None, learn_from: str = "lesion", **settings: object
+) -> TrainingMeta:
     return TrainingMeta(
         "generator", net or network("maisi"), RectifiedFlow(64), "flow", image_size, dataset, 0,
-        space or PixelSpace(), {"data": "d" * 64, **settings},
+        folder.generator_entries(dataset, 0, learn_from), space or PixelSpace(), {"data": "d" * 64, **settings},
     )  # fmt: skip
 
 
@@ -30,7 +33,20 @@ def dataset(tmp_path):
 def test_slices_that_were_learnt_from_without_a_label_are_counted(dataset):
     assert meta(dataset, learn_from="all")(4)["unlabelled"] == 2  # number 0 is held out
     assert meta(dataset, learn_from="lesion")(4)["unlabelled"] == 0
-    assert meta(dataset)(4)["unlabelled"] == 0
+
+
+def test_slices_that_nobody_labelled_are_enough_for_an_unconditional_net(tmp_path):
+    entries = [entry(number, fold=number % 2) for number in range(6)]
+    for one in entries:
+        del one["label"]
+    said = meta(make(tmp_path, entries), net=network("maisi", condition_channels=0), learn_from="all")(4)
+    assert said["unlabelled"] == 3
+    assert said["masks"] == {"count": 0}
+    assert said["spacing"] == pytest.approx([0.1 * 2 / 16] * 2, abs=1e-5)
+    heldout = validation_entries(tmp_path, 0, labelled_only=False)
+    assert {Path(one["image"]).name for one in heldout} == {Path(entries[n]["image"]).name for n in (0, 2, 4)}
+    with pytest.raises(PigError, match="has no entry with a label"):
+        validation_entries(tmp_path, 0)
 
 
 def test_a_meta_says_what_sampling_and_the_pairs_other_network_need(dataset):
