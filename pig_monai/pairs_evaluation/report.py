@@ -85,7 +85,7 @@ def report_page(
         picture(_sheet(samples.generated.entries, size), "Generated slices, their masks outlined."),
         picture(_sheet(samples.training.entries, size), "Real slices that the generator was trained on."),
         "<h2>Distances and neighbourhoods</h2>",
-        table(["features", "of the", "slices", "n", *_TABLE], _distance_rows(found, spaces), "distances"),
+        table(["features", "part", "slices", "n", *_TABLE], _distance_rows(found, spaces), "distances"),
         paragraph(HOW_TO_READ),
         "<h2>Masks</h2>",
         table(_MASK_HEAD, _mask_rows(comparison, found)),
@@ -130,7 +130,8 @@ def _distance_rows(found: Sequence[Figure], spaces: Sequence[FeatureSpace]) -> l
                     if sd is not None and sd.value is not None:
                         values[1] += f" ± {_short(sd.value)}"
                     values[0] += spread(found, space.name, region) if sample == SPLIT else ""
-                    rows.append([space.title, region, title, str(given[0].n_generated), *values])
+                    named = [space.title, region] if sample == GENERATED else ["", ""]  # once is enough
+                    rows.append([*named, title, str(given[0].n_generated), *values])
     return rows
 
 
