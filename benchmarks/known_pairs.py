@@ -4,7 +4,8 @@
 
 writes ``unseen/`` (the slices of fold 1 as pairs of a generator that held out fold 0, to be evaluated with
 ``dataset/``, which lacks them), ``copies/`` (every fourth training slice, disguised by a shift of one pixel, noise
-and a change of contrast) and ``mixed/`` (the slices of fold 0 and a few such copies, to be evaluated with DATASET).
+and a change of contrast) and ``mixed/`` (the slices of fold 0 and a few such copies), both to be evaluated with
+DATASET.
 Then, for each: evaluate_pairs.yaml with ``--pairs_dir runs/known/unseen`` and so on.
 """
 
