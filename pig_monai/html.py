@@ -176,7 +176,8 @@ def steps(
         points.append((width - 10, floor))
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         drawn += f"<polygon points='{path}' fill='{colour}' fill-opacity='0.25' stroke='{colour}'/>"
-        place = f"x='{width - 14}' y='{18 + 16 * number}' text-anchor='end' font-size='12'"
+        middle = _LEFT + (number + 1) / (len(series) + 1) * (width - _LEFT - 10)  # below, between the axis's ends
+        place = f"x='{middle:.0f}' y='{height - 5}' text-anchor='middle' font-size='12'"
         drawn += f"<text {place} fill='{colour}'>{html.escape(name)}</text>"
     return _chart(drawn + _frame((edges[0], edges[-1]), most, width, height), caption, width, height)
 

@@ -45,7 +45,10 @@ def _compared(question: str, metric: str, region: str, name: str, found: Sequenc
         return [question, f"{made.value:.3g}", "–", "no real slices to compare with"]
     reached = f"{real.value:.3g}{spread(found, name, region) if metric == 'frechet' else ''}"
     ratio = made.value / real.value
-    if metric == "frechet":
+    high = find(found, "frechet_high", name, region, SPLIT)
+    if metric == "frechet" and high is not None and high.value is not None and made.value <= high.value:
+        words = "no farther from the training slices than other real patients may be"
+    elif metric == "frechet":
         words = f"{ratio:.1f} times as far from the training slices as other real patients are"
     else:
         words = f"{100 * ratio:.0f} % of what unseen real slices reach"

@@ -131,9 +131,8 @@ class PairsEvaluation:
             given.append(dinov2_space(self.dinov2_weights, self.device, self.batch_size))
         if self.inception_weights is not None:
             given.append(inception_space(self.inception_weights, self.device, self.batch_size))
-        if self.segmenter is not None:
-            given.append(self.segmenter.space)
-        return [*given, TEXTURE, SHAPE, PIXELS]
+        own = [] if self.segmenter is None else [self.segmenter.space]
+        return [*given, TEXTURE, SHAPE, *own, PIXELS]
 
     @cached_property
     def folder(self) -> Run:

@@ -85,7 +85,7 @@ def report_page(
         picture(_sheet(samples.generated.entries, size), "Generated slices, their masks outlined."),
         picture(_sheet(samples.training.entries, size), "Real slices that the generator was trained on."),
         "<h2>Distances and neighbourhoods</h2>",
-        table(["features", "of the", "slices", "n", *_TABLE], _distance_rows(found, spaces), "distances"),
+        table(["features", "part", "slices", "n", *_TABLE], _distance_rows(found, spaces), "distances"),
         paragraph(HOW_TO_READ),
         "<h2>Masks</h2>",
         table(_MASK_HEAD, _mask_rows(comparison, found)),
@@ -130,7 +130,8 @@ def _distance_rows(found: Sequence[Figure], spaces: Sequence[FeatureSpace]) -> l
                     if sd is not None and sd.value is not None:
                         values[1] += f" ± {_short(sd.value)}"
                     values[0] += spread(found, space.name, region) if sample == SPLIT else ""
-                    rows.append([space.title, region, title, str(given[0].n_generated), *values])
+                    named = [space.title, region] if sample == GENERATED else ["", ""]  # once is enough
+                    rows.append([*named, title, str(given[0].n_generated), *values])
     return rows
 
 
@@ -178,8 +179,13 @@ def _mask_charts(samples: Samples) -> list[str]:
             kind: ((np.histogram(v, edges)[0] / len(v)).tolist(), COLOURS[kind]) for kind, v in values.items()
         }
         caption = f"{statistic.title}: share of the masks by value"
-        charts.append(steps([round(float(edge), 4) for edge in edges], series, caption, width=440))
+        charts.append(steps(_rounded(edges), series, caption, width=440))
     return charts
+
+
+def _rounded(edges: np.ndarray) -> list[float]:
+    """Return bin edges as an axis can show them."""
+    return [float(f"{edge:.3g}") for edge in edges]
 
 
 def _gallery(samples: Samples, comparison: Comparison, size: int) -> list[str]:
@@ -211,9 +217,7 @@ def _gallery(samples: Samples, comparison: Comparison, size: int) -> list[str]:
         "real, other patients": ((np.histogram(copies.usual, edges)[0] / len(copies.usual)).tolist(), "#357"),
         "generated": ((np.histogram(copies.relative, edges)[0] / len(copies.relative)).tolist(), "#c60"),
     }
-    chart = steps(
-        [round(float(e), 3) for e in edges], series, "Relative distance by the pixels: share of the slices."
-    )
+    chart = steps(_rounded(edges), series, "Relative distance by the pixels: share of the slices.")
     return [paragraph(ABOUT_COPIES), figures(shown, "wide"), chart]
 
 

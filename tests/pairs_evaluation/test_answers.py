@@ -45,6 +45,13 @@ def test_as_many_slices_are_compared_with_real_patients():
     assert cells["Is each slice"] == ["–", "–", "refused: 4 slices are fewer than 10"]
 
 
+def test_what_lies_in_the_range_of_real_patients_is_said_so():
+    real = (figure("frechet", 12.0, SPLIT), figure("frechet_low", 8.0, SPLIT), figure("frechet_high", 15.0, SPLIT))
+    words = "no farther from the training slices than other real patients may be"
+    assert answered(figure("frechet", 14.9), *real)["Do the slices"] == ["14.9", "12 (8 to 15)", words]
+    assert answered(figure("frechet", 15.1), *real)["Do the slices"][2].startswith("1.3 times")
+
+
 def test_masks_that_differ_are_named_the_worst_first():
     assert answered(differ={"x": 0.2, "area": 0.5})["Are the masks"] == ["2 of 7 figures differ", "–", "area, x"]
     assert answered()["Are the masks"][0] == "0 of 7 figures differ"

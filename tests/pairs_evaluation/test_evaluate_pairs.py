@@ -31,7 +31,7 @@ def read(entries: list[dict]) -> list[Pair]:
 def generated(tmp_path_factory) -> Path:
     """Pairs of the bundle's phantom weights, whose generator held out nobody."""
     folder = tmp_path_factory.mktemp("generated") / "pairs"
-    ids = {"num_pairs": 12, "num_inference_steps": 8, "device": "cpu", "batch_size": 12, **ANY_MASK}
+    ids = {"num_pairs": 10, "num_inference_steps": 4, "device": "cpu", "batch_size": 10, **ANY_MASK}
     result = run_bundle("infer_pairs", "configs/infer_pairs.yaml", output_dir=folder, **ids)
     assert result.returncode == 0, result.stderr
     return folder
@@ -68,7 +68,7 @@ def evaluated(phantom_dataset, generated, tmp_path_factory) -> Path:
 def test_the_command_writes_figures_with_their_numbers(evaluated, phantom_dataset):
     found = json.loads((evaluated / "metrics.json").read_text())
     training = len(training_entries(phantom_dataset, -1))
-    assert found["counts"] == {"training": training, "generated": 12, "heldout": 0}
+    assert found["counts"] == {"training": training, "generated": 10, "heldout": 0}
     assert (found["generator_fold"], found["image_size"]) == (-1, 64)
     with open(evaluated / "metrics.csv", newline="") as stream:
         rows = list(csv.DictReader(stream))
@@ -79,13 +79,13 @@ def test_the_command_writes_figures_with_their_numbers(evaluated, phantom_datase
     for row, figure in zip(rows, found["figures"], strict=True):
         assert row["value"] == "" if figure["value"] is None else float(row["value"]) == figure["value"]
         if row["metric"] in ("frechet", "kernel", "coverage") and row["sample"] == "generated":
-            assert (int(row["n_real"]), int(row["n_generated"])) == (training, 12)
+            assert (int(row["n_real"]), int(row["n_generated"])) == (training, 10)
             assert "uncertain" in row["note"]
-    # eight steps of sampling leave something to be desired, which the distances of unseen real slices do not
+    # four steps of sampling leave something to be desired, which the distances of unseen real slices do not
     assert value(found, "frechet", "texture", "slice") > 20
     assert 0 <= value(found, "pair_consistency", "segmenter", "mask") <= 1
     notes = " ".join(found["notes"])
-    for words in ("no real slices are held out", "12 slices are few", "of a phantom"):
+    for words in ("no real slices are held out", "10 slices are few", "of a phantom"):
         assert words in notes
 
 
@@ -127,7 +127,7 @@ def test_a_dry_run_writes_nothing(generated, phantom_dataset, tmp_path):
     }
     planned = run_bundle("evaluate_pairs", CONFIG, dry_run="True", **given)
     assert planned.returncode == 0, planned.stderr
-    assert re.search(r"pairs: +12 at 64 pixels\n", planned.stdout)
+    assert re.search(r"pairs: +10 at 64 pixels\n", planned.stdout)
     assert re.search(r"held out: +none\n", planned.stdout)
     assert not (tmp_path / "out").exists()
 
