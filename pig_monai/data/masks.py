@@ -15,6 +15,7 @@ import numpy as np
 from pig_monai.data.bounding import Box, bounding_box, within
 from pig_monai.data.images import NIFTI_SUFFIXES, PICTURE_SUFFIXES, has_suffix, read_image, stem
 from pig_monai.data.seg import SegmentationMask
+from pig_monai.data.unpacking import GzipStream
 from pig_monai.data.volume import GRID_REMEDY, Grid, MaskSource, UnusableError
 
 NRRD_SUFFIXES = (".nrrd",)
@@ -205,8 +206,9 @@ class VolumeMask:
 
 
 def _read_nifti(path: Path) -> Any:
-    # one open stream for all slices: gzip is then unpacked once
-    image: Any = nib.load(path, keep_file_open=True)
+    image: Any = nib.load(path)
+    if has_suffix(path, (".gz",)):
+        image = type(image).from_stream(GzipStream(path))  # which stays open: slices in order are unpacked once
     return nib.squeeze_image(image) if image.shape[3:] == (1,) else image
 
 
