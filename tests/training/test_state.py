@@ -188,7 +188,7 @@ def test_a_meta_that_takes_long_is_not_made_when_a_signal_ends_the_training(when
 
     ema = nn.Module()
     ema.module = nn.Linear(1, 1)
-    export = WeightsExport(tmp_path, ema, Slow(), 4, Best(), when_stopped)
+    export = WeightsExport(tmp_path, ema, Slow(), 4, Best(), when_stopped=when_stopped)
     run(step, [export, StopOnSignal()], 8)
     exported = torch.load(tmp_path / "model_guider.pt", weights_only=True)["meta"]["iteration"]
     assert (exported, made) == ((5, [0, 4, 5]) if when_stopped else (4, [4]))
