@@ -82,7 +82,7 @@ def test_the_command_writes_figures_with_their_numbers(evaluated, phantom_datase
             assert (int(row["n_real"]), int(row["n_generated"])) == (training, 10)
             assert "uncertain" in row["note"]
     # four steps of sampling leave something to be desired, which the distances of unseen real slices do not
-    assert value(found, "frechet", "texture", "slice") > 20
+    assert value(found, "frechet", "texture", "slice") > 10
     assert 0 <= value(found, "pair_consistency", "segmenter", "mask") <= 1
     notes = " ".join(found["notes"])
     for words in ("no real slices are held out", "10 slices are few", "of a phantom"):
