@@ -55,8 +55,9 @@ demo: install  ## phantom DICOM → slices → short trainings → 32 pairs → 
 		--num_pairs 32 --seed 0
 	$(PY) -m pig_monai.report --run $(DEMO)
 
-test: install  ## all tests
-	$(PY) -m pytest
+TESTS :=
+test: install  ## all tests; TESTS=tests/data runs those
+	$(PY) -m pytest $(TESTS)
 
 ML_VENV := .venv-monailabel
 ML_PY := $(ML_VENV)/bin/python
