@@ -231,5 +231,5 @@ def test_presets_networks_fit_their_image_size(preset):
     network = diffusion_network("concat", **{name: content[name] for name in names})
     check_image_size(network, content["image_size"])
     with torch.no_grad():
-        output = network(torch.zeros(1, 2, 64, 64), torch.tensor([5]))
+        output = network(torch.zeros(1, 1, 64, 64), torch.tensor([5]), torch.zeros(1, 1, 64, 64))
     assert torch.equal(output, torch.zeros(1, 1, 64, 64))  # a fresh net's last layer is zero

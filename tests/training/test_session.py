@@ -103,7 +103,7 @@ def test_a_plan_counts_and_times_what_is_trained_beside_the_network(monkeypatch,
     train(trainer(network), run_folder(tmp_path / "run"), plan, Best(), dry_run=True, iteration_update=step)
     told = capsys.readouterr().out
     assert network.calls == 0
-    assert "an iteration: 2.0 s (cpu)" in told
+    assert "an iteration: 2 s (cpu)" in told
     assert "about 36 MB" in told  # three states, each with its 4 MB of weights and Adam's two moments
 
 
