@@ -203,6 +203,71 @@ def curve(points: Sequence[tuple[float, float]], caption: str, width: int = 520,
     return _chart(line + frame, caption, width, height)
 
 
+def plot(
+    series: Mapping[str, tuple[Sequence[tuple[float, float]], str]],
+    x_name: str,
+    y_name: str,
+    log_x: bool = False,
+    width: int = 640,
+    height: int = 300,
+) -> str:
+    """Return lines through points as a figure, each named at its last point; a single point is a dot with a name.
+
+    Args:
+        series: by name, points (x, y) with ascending x, and a colour.
+        x_name: what x is, with its unit.
+        y_name: what y is, with its unit.
+        log_x: logarithmic x axis; x is positive then.
+        width: of the chart in pixels.
+        height: of the chart in pixels.
+    """
+    left, top, right, bottom = _LEFT, 12, width - 120, height - 40  # names need the room on the right
+    scaled = math.log if log_x else float
+    xs = [x for points, _ in series.values() for x, _ in points]
+    ys = [y for points, _ in series.values() for _, y in points]
+    margin = 0.08 * (max(ys) - min(ys)) or 1.0
+    low, high = min(ys) - margin, max(ys) + margin
+    first, span = scaled(min(xs)), scaled(max(xs)) - scaled(min(xs)) or 1.0
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return (
+            left + (scaled(x) - first) / span * (right - left),
+            bottom - (y - low) / (high - low) * (bottom - top),
+        )
+
+    drawn = ""
+    names = []
+    for name, (points, colour) in series.items():
+        places = [place(*point) for point in points]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+        drawn += f"<polyline points='{path}' fill='none' stroke='{colour}' stroke-width='1.5'/>"
+        for (x, y), point in zip(places, points, strict=True):
+            told = html.escape(f"{name}: {point[0]:g}, {point[1]:.3g}")
+            drawn += f"<circle cx='{x:.1f}' cy='{y:.1f}' r='3' fill='{colour}'><title>{told}</title></circle>"
+        names.append((*places[-1], name, colour))
+    for x, y, name, colour in _apart(names):
+        drawn += f"<text x='{x + 7:.1f}' y='{y + 4:.1f}' font-size='12' fill='{colour}'>{html.escape(name)}</text>"
+    frame = f"<polyline points='{left},{top} {left},{bottom} {right},{bottom}' fill='none' stroke='#999'/>"
+    labels = [(place(x, low)[0], bottom + 15.0, "middle", x) for x in sorted({min(xs), max(xs)})]
+    labels += [(left - 6.0, place(min(xs), y)[1] + 4, "end", y) for y in (low + margin, high - margin)]
+    for x, y, anchor, value in labels:
+        frame += f"<text x='{x:.1f}' y='{y:.1f}' text-anchor='{anchor}' font-size='12'>{value:.3g}</text>"
+    named = f"<text x='{(left + right) / 2}' y='{height - 6}' text-anchor='middle' font-size='12'>"
+    return _chart(f"{frame}{drawn}{named}{html.escape(x_name)}</text>", y_name, width, height)
+
+
+def _apart(
+    names: Sequence[tuple[float, float, str, str]], least: float = 13
+) -> list[tuple[float, float, str, str]]:
+    """Move texts downwards until none covers another; they are (x, y, text, colour)."""
+    placed: list[tuple[float, float, str, str]] = []
+    for x, y, text, colour in sorted(names, key=lambda one: one[1]):
+        near = [other for other in placed if abs(other[0] - x) < 100]
+        lowest = max((other[1] + least for other in near if other[1] + least > y), default=y)
+        placed.append((x, lowest, text, colour))
+    return placed
+
+
 def _frame(x_ends: tuple[float, float], top: float, width: int, height: int) -> str:
     """Return a chart's axes, labelled with their ends; the y axis begins at 0."""
     axes = f"{_LEFT},5 {_LEFT},{height - _BOTTOM} {width - 10},{height - _BOTTOM}"

@@ -1,0 +1,91 @@
+# The study: trains every method in each fold, samples, trains segmenters with the pairs, measures, and reports.
+#
+#     snakemake -s workflows/study.smk --cores 8 --configfile study.yaml
+#     snakemake -s workflows/study.smk --executor slurm --jobs 40 --configfile study.yaml
+#
+# The study file (docs/study.md explains it):
+#
+#     output: runs/study
+#     dataset_dir: DATASET
+#     methods: [DDPM, DDIM, LDM, SegGuidedDif, ControlNet, MAISI, PIG, PIG-MAISI, joint, two-step]
+#     num_pairs: [512, 1024, 2048]  # pairs that segmenters are trained with
+#     num_evaluated: 512            # slices of each method whose quality is measured
+#     folds: [0, 1, 2, 3, 4]
+#     seeds: [0, 1, 2]              # of the segmenters
+#     seed: 0                       # of the generators and of sampling
+#     presets: {pixels: fast, latents: maisi}
+#     training: {max_iterations: 100000}       # further ids of guiders and generators, equal for all methods
+#     autoencoder: {max_iterations: 50000}     # … of the autoencoder
+#     sampling: {}                             # … of infer_pairs.yaml
+#     segmentation: {image_size: 256}          # … of train.yaml
+#     device: cuda
+#     threads: 4                    # of a job
+#     memory: 16000                 # MB that a job needs
+#     minutes: 1440                 # that it may take
+#     gpus: 1                       # of a job
+#     python: …                     # that has pig-monai; Snakemake's own by default
+#
+# Whatever was stopped continues: give the same command again. Methods, folds, seeds and numbers of pairs may be
+# added; for another budget take another output.
+
+import shlex
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from pig_monai.errors import PigError
+from pig_monai.study.nodes import nodes
+from pig_monai.study.settings import Study
+
+try:
+    STUDY = Study.read(config)
+except PigError as error:
+    raise WorkflowError(str(error))
+PYTHON = str(config.get("python", sys.executable))
+THREADS = int(config.get("threads", 1))
+NODES = nodes(STUDY, PYTHON)
+FILE = workflow.configfiles[0] if workflow.configfiles else None
+
+
+def mark(name):
+    # the marks, not the folders, are what Snakemake knows of: it removes the outputs of a rule before it runs it again
+    return f"{STUDY.output}/.marks/{name}.done"
+
+
+localrules:
+    report,
+
+
+rule report:
+    input:
+        [mark(node.name) for node in NODES],
+    output:
+        touch(mark("report")),
+    params:
+        command=shlex.join([PYTHON, "-m", "pig_monai.study", "--study", str(FILE)]),
+    shell:
+        "{params.command}"
+
+
+for node in NODES:
+
+    rule:
+        name:
+            node.name.replace("/", "_").replace("-", "_")
+        input:
+            [mark(name) for name in node.needs],
+            [ancient(mark(name)) for name in node.grown],
+        output:
+            touch(mark(node.name)),
+        log:
+            f"{STUDY.output}/logs/{node.name}.log",
+        params:
+            command=shlex.join(node.command),
+        threads: THREADS
+        resources:
+            mem_mb=int(config.get("memory", 4000)),
+            runtime=int(config.get("minutes", 1440)),
+            gpu=int(config.get("gpus", 0)),
+        shell:
+            "OMP_NUM_THREADS={threads} {params.command} >> {log} 2>&1"
