@@ -26,7 +26,7 @@ FURTHER_GUIDER := --init_ckpt $(MODELS)/model_guider.pt
 FURTHER_GENERATOR := --init_ckpt $(MODELS)/model_generator.pt
 endif
 
-.PHONY: help install demo test test-monailabel lint format phantom-weights bundle clean
+.PHONY: help install demo study-smoke test test-monailabel lint format phantom-weights bundle clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -54,6 +54,14 @@ demo: install  ## phantom DICOM → slices → short trainings → 32 pairs → 
 		--guider_ckpt $(DEMO)/guider/model_guider.pt --generator_ckpt $(DEMO)/generator/model_generator.pt \
 		--num_pairs 32 --seed 0
 	$(PY) -m pig_monai.report --run $(DEMO)
+
+# Every method of the paper's tables on a small phantom at a tiny budget: it shows that the study runs, and no more.
+SMOKE := runs/study-smoke
+study-smoke: install  ## the whole study in small, on the phantom → runs/study-smoke/report.html; resumes
+	test -d $(SMOKE)/phantom || $(PY) data_prep/make_phantom.py --output $(SMOKE)/phantom --patients 30 --seed 2
+	$(PY) data_prep/dicom_to_slices.py --input $(SMOKE)/phantom/dicom --masks $(SMOKE)/phantom/masks \
+		--output $(SMOKE)/dataset --size 64
+	$(VENV)/bin/snakemake -s workflows/study.smk --configfile workflows/study-smoke.yaml --cores 2 --quiet rules
 
 TESTS :=
 test: install  ## all tests; TESTS=tests/data runs those

@@ -23,8 +23,9 @@ SCHEDULING = {"threads", "memory", "minutes", "gpus", "python"}
 
 _REMEDY = "workflows/study.smk begins with an example"
 _GIVEN = {
-    "dataset_dir", "fold", "output_dir", "device", "seed", "overwrite", "resume", "dry_run", "init_ckpt", "augment",
-    "num_pairs", "max_pairs", "pairs_dir", "guider_ckpt", "generator_ckpt", "autoencoder_ckpt", "patience",
+    "dataset_dir", "fold", "output_dir", "device", "seed", "overwrite", "resume", "dry_run", "init_ckpt",
+    "augment", "num_pairs", "max_pairs", "pairs_dir", "guider_ckpt", "generator_ckpt", "autoencoder_ckpt",
+    "patience",
 }  # fmt: skip
 """Ids that the study sets itself."""
 

@@ -1,0 +1,52 @@
+"""A study for tests, and folders as its nodes leave them, with figures that are known."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pig_monai.study.settings import Study
+
+
+def study(dataset: Path, output: Path, **settings: Any) -> Study:
+    """Return a study; what is not given is the least that there can be."""
+    least = {"methods": ["joint"], "num_pairs": [4], "num_evaluated": 4, "folds": [0], "seeds": [0]}
+    return Study.read({"output": str(output), "dataset_dir": str(dataset), **least, **settings})
+
+
+def write_evaluation(folder: Path, dice: Mapping[str, float], patients: Mapping[str, str]) -> None:
+    """Write what evaluate.yaml leaves; the other overlaps are fixed parts of Dice.
+
+    Args:
+        folder: of the segmenter.
+        dice: by slice.
+        patients: whose each is.
+    """
+    out = folder / "evaluation"
+    out.mkdir(parents=True)
+    rows = [
+        {
+            "name": name,
+            "patient": patients[name],
+            "dice": value,
+            "iou": value / 2,
+            "precision": value / 4,
+            "recall": value / 8,
+        }
+        for name, value in dice.items()
+    ]
+    rows.append({"name": "clean", "patient": "p0", "dice": "", "iou": "", "precision": "", "recall": ""})
+    with open(out / "metrics.csv", "w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_quality(folder: Path, figures: Sequence[Mapping[str, Any]], generated: int = 4) -> None:
+    """Write what evaluate_pairs.yaml leaves."""
+    folder.mkdir(parents=True)
+    content = {"figures": list(figures), "counts": {"generated": generated}, "image_size": 32}
+    (folder / "metrics.json").write_text(json.dumps(content))
