@@ -19,7 +19,6 @@ from pig_monai.pairs.pictures import draw_contact_sheet, draw_film_strip
 from pig_monai.pairs.ranks import Ranks
 from pig_monai.pairs.rejection import Limits, describe_counts, too_few_accepted
 from pig_monai.pairs.sampler import Candidate, Sampler
-from pig_monai.plan import duration
 from pig_monai.runs import Run
 from pig_monai.stopping import StopAskedError, StopSignals
 
@@ -192,7 +191,7 @@ class _Leader:
     def _tell(self) -> None:
         pairs, job = self.pairs, self.job
         told = f"{len(pairs.entries)} pairs of {pairs.judged} candidates in {job.folder}"
-        cost = f"; {duration(self.seconds / self.drawn)} a candidate" if self.drawn else ""
+        cost = f"; {self.seconds / self.drawn:.3f} s a candidate" if self.drawn else ""
         print(f"{told}{cost}; rejected: {describe_counts(pairs.rejected)}", file=sys.stderr)
         if not job.replace_rejected and len(pairs.entries) < job.min_accepted * pairs.judged:
             error = too_few_accepted(len(pairs.entries), pairs.rejected, job.limits)
