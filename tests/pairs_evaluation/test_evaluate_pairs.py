@@ -22,7 +22,7 @@ from pig_monai.pairs_evaluation.figures import COLUMNS
 from pig_monai.pairs_evaluation.samples import read_pairs
 from pig_monai.pictures import OUTLINE
 from tests.conftest import ANY_MASK, last_line, run_bundle
-from tests.evaluation.known import BUNDLE, write_segmenter
+from tests.evaluation.known import BUNDLE
 from tests.pairs_evaluation.known import Pair, evaluate_pairs, value, write_pairs
 
 CONFIG = "configs/evaluate_pairs.yaml"
@@ -199,9 +199,8 @@ def maskless(split, tmp_path_factory) -> tuple[Path, Path]:
     dataset, _, planted = split
     place = tmp_path_factory.mktemp("maskless")
     slices = without_masks(planted, place / "slices")
-    segmenter = write_segmenter(place / "segmenter", gain=4.0, offset=0.0)
     for name, folder in (("with", planted), ("without", slices)):
-        evaluate_pairs(dataset, folder, place / name, segmenter_ckpt=segmenter)
+        evaluate_pairs(dataset, folder, place / name, segmenter_ckpt=BUNDLE / "models")
     return place / "with", place / "without"
 
 
@@ -216,6 +215,8 @@ def test_slices_without_masks_have_the_figures_of_slices_to_the_last_digit(maskl
     for key in ("counts", "suspected_copies", "left_out", "generator_fold", "image_size"):
         assert without[key] == with_masks[key]
     assert len(without["suspected_copies"]["pixels"]) == 3
+    for features in ("texture", "segmenter"):
+        assert value(without, "frechet", features, "slice") > 0
     assert {space: one["regions"] for space, one in without["features"].items()} == {
         "texture": ["slice"], "segmenter": ["slice"], "pixels": ["slice"],
     }  # fmt: skip
@@ -241,15 +242,14 @@ def has_outlines(png: str) -> bool:
     return bool((shown == OUTLINE).all(axis=-1).any())
 
 
-def test_a_dry_run_of_slices_without_masks_counts_them(split, maskless, tmp_path, capsys):
+def test_a_dry_run_of_slices_without_masks_counts_them(split, tmp_path, capsys):
     dataset, unseen, _ = split
     slices = without_masks(unseen, tmp_path / "slices")
-    segmenter = maskless[0].parent / "segmenter"
-    PairsEvaluation(BUNDLE, dataset, slices, tmp_path / "out", str(segmenter)).plan()
+    PairsEvaluation(BUNDLE, dataset, slices, tmp_path / "out", str(BUNDLE / "models")).plan()
     printed = capsys.readouterr().out
     assert re.search(rf"slices without masks: +{len(read_datalist(unseen)['training'])} at 64 pixels\n", printed)
     assert re.search(r"features: +texture, segmenter, pixels\n", printed)
-    assert "consistency" not in printed
+    assert re.search(r"consistency: +none\n", printed)
     assert not (tmp_path / "out").exists()
 
 
