@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from skimage.measure import label
 
-from pig_monai.data.fitting import resize_mask, resize_slice
+from pig_monai.data.fitting import resize_slice
 
 CROP = 64
 """Pixels a side of a crop."""
@@ -17,7 +17,7 @@ LEAST = 8
 """Pixels a side of the smallest part of a slice that is cropped."""
 
 
-def lesion_crops(slices: np.ndarray, masks: np.ndarray, size: int = CROP) -> tuple[np.ndarray, np.ndarray]:
+def lesion_crops(slices: np.ndarray, masks: np.ndarray, size: int = CROP) -> np.ndarray:
     """Cut a square round the largest lesion of each slice and bring it to one size.
 
     The square lies inside the slice: at the slice's edge it is shifted, not padded.
@@ -28,17 +28,15 @@ def lesion_crops(slices: np.ndarray, masks: np.ndarray, size: int = CROP) -> tup
         size: pixels a side of the crops.
 
     Returns:
-        crops of the slices, float32 (n, size, size), and of the masks, bool.
+        float32 (n, size, size).
 
     Raises:
         ValueError: an empty mask.
     """
-    crops, cut = np.empty((len(slices), size, size), np.float32), np.empty((len(slices), size, size), bool)
+    crops = np.empty((len(slices), size, size), np.float32)
     for i, (image, mask) in enumerate(zip(slices, masks, strict=True)):
-        window = lesion_window(mask)
-        crops[i] = resize_slice(image[window], (size, size))
-        cut[i] = resize_mask(mask[window], (size, size))
-    return crops, cut
+        crops[i] = resize_slice(image[lesion_window(mask)], (size, size))
+    return crops
 
 
 def lesion_window(mask: np.ndarray) -> tuple[slice, slice]:

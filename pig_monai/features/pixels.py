@@ -10,12 +10,11 @@ from pig_monai.features.space import SLICE, FeatureSpace
 SIDE = 64
 
 
-def pixel_features(slices: np.ndarray, masks: np.ndarray) -> np.ndarray:
+def pixel_features(slices: np.ndarray) -> np.ndarray:
     """Return each slice at 64 × 64 at most, averaged over areas: (n, d) float64.
 
     Args:
         slices: float32 (n, W, H) in [−1, 1].
-        masks: not looked at.
     """
     size = tuple(min(SIDE, length) for length in slices.shape[1:])
     small = np.stack([resize_slice(image, (size[0], size[1])) for image in slices])

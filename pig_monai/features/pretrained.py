@@ -88,7 +88,7 @@ class _Photographs:
         self.device = device
         self.batch_size = batch_size
 
-    def __call__(self, slices: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    def __call__(self, slices: np.ndarray) -> np.ndarray:
         grey = np.rint((np.clip(slices, -1, 1) + 1) * 127.5).astype(np.uint8)
         upright = torch.from_numpy(np.ascontiguousarray(grey.transpose(0, 2, 1)))
         found: list[Tensor] = []

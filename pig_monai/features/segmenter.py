@@ -59,12 +59,11 @@ class SliceSegmenter:
         """The bottom of the U-Net as a feature space."""
         return FeatureSpace("segmenter", "bottom of the mass U-Net", self.features)
 
-    def features(self, slices: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    def features(self, slices: np.ndarray) -> np.ndarray:
         """Return the means over the picture of the channels at the bottom: (n, channels) float64.
 
         Args:
             slices: float32 (n, W, H) in [−1, 1].
-            masks: not looked at.
         """
         found: list[Tensor] = []
         hook = self.bottom.register_forward_hook(lambda *seen: found.append(seen[2].mean(dim=(2, 3)).cpu()))

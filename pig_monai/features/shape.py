@@ -79,14 +79,13 @@ def measure_shape(mask: np.ndarray) -> dict[str, float]:
     }
 
 
-def shape_features(slices: np.ndarray, masks: np.ndarray) -> np.ndarray:
+def shape_features(masks: np.ndarray) -> np.ndarray:
     """Return six figures of each mask: (n, 6) float64.
 
     Those of `measure_shape`, but instead of the area the diameter of a disc that has it, by the slice's side:
     areas are skewed, diameters less.
 
     Args:
-        slices: not looked at.
         masks: bool (n, W, H), none empty.
     """
     rows = np.array([list(measure_shape(mask).values()) for mask in masks])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,8 +13,8 @@ SLICE, LESION, MASK = "slice", "lesion", "mask"
 REGIONS = (SLICE, LESION, MASK)
 """The whole slice, the crop round its largest lesion, the mask alone."""
 
-Extractor = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""(slices (n, W, H) float32 in [−1, 1], masks (n, W, H) bool, none empty) → features (n, d) float64."""
+Extractor = Callable[[np.ndarray], np.ndarray]
+"""What a region shows, (n, W, H): float32 in [−1, 1] or masks, bool, none empty → features (n, d) float64."""
 
 
 @dataclass(frozen=True)
@@ -44,20 +44,27 @@ Features = Mapping[tuple[str, str], np.ndarray]
 """Features (n, d) by name of the space and region."""
 
 
+def within(spaces: Sequence[FeatureSpace], regions: Sequence[str]) -> list[FeatureSpace]:
+    """Return the spaces with those of their regions that are given; without one that looks at none of them."""
+    kept = [replace(space, regions=tuple(r for r in space.regions if r in regions)) for space in spaces]
+    return [space for space in kept if space.regions]
+
+
 def extract_all(
-    spaces: Sequence[FeatureSpace], slices: np.ndarray, masks: np.ndarray
+    spaces: Sequence[FeatureSpace], slices: np.ndarray, masks: np.ndarray | None
 ) -> dict[tuple[str, str], np.ndarray]:
     """Describe slices in every space and region.
 
     Args:
-        spaces: which.
+        spaces: which; without masks only such as look at whole slices alone, see `within`.
         slices: float32 (n, W, H) in [−1, 1].
-        masks: bool (n, W, H), none empty.
+        masks: bool (n, W, H), none empty; None where the slices have none.
     """
-    crops = lesion_crops(slices, masks)
-    shown = {SLICE: (slices, masks), LESION: crops, MASK: (slices, masks)}
+    shown = {SLICE: slices}
+    if masks is not None:
+        shown |= {LESION: lesion_crops(slices, masks), MASK: masks}
     return {
-        (space.name, region): np.asarray(space.extract(*shown[region]), dtype=np.float64)
+        (space.name, region): np.asarray(space.extract(shown[region]), dtype=np.float64)
         for space in spaces
         for region in space.regions
     }

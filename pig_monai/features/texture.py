@@ -30,12 +30,11 @@ CELLS = 2
 """Cells a side in which directions of edges are counted."""
 
 
-def texture_features(slices: np.ndarray, masks: np.ndarray) -> np.ndarray:
+def texture_features(slices: np.ndarray) -> np.ndarray:
     """Return 62 figures of each slice; see `describe_texture`.
 
     Args:
         slices: float (n, W, H) in [−1, 1].
-        masks: not looked at.
     """
     return np.stack([describe_texture(image) for image in slices])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -126,6 +127,7 @@ class _Leader:
         self.ranks = ranks
         self.stop = stop
         self.pairs = PairsFolder(job.folder, Common.of(sampler, job.limits), job.start_index)
+        self.drawn, self.seconds = 0, 0.0  # candidates of this run, and what drawing them took
 
     def run(self) -> None:
         job, pairs = self.job, self.pairs
@@ -161,12 +163,19 @@ class _Leader:
                 # at least as many candidates as pairs are needed: none is drawn in vain
                 count = min(wanted, job.batch_size * self.ranks.size)
                 indices = self.ranks.share(range(pairs.next_index, pairs.next_index + count))
-                for candidate in self.ranks.draw(partial(_draw, self.sampler, self.stop, steps), indices):
+                for candidate in self._draw_round(indices, steps):
                     pairs.judge(candidate, job.limits, spacing)
                     bar.update(job.found(pairs) - bar.n)
                     self._check_share()
                 bar.set_postfix(rejected=pairs.rejected.total())
                 pairs.save(job.num_pairs, at_once=False)
+
+    def _draw_round(self, indices: Sequence[int], steps: tqdm[Any]) -> list[Candidate]:
+        begin = time.perf_counter()
+        candidates = self.ranks.draw(partial(_draw, self.sampler, self.stop, steps), indices)
+        self.seconds += time.perf_counter() - begin
+        self.drawn += len(candidates)
+        return candidates
 
     def _check_share(self) -> None:
         accepted, judged = len(self.pairs.entries), self.pairs.judged
@@ -182,7 +191,8 @@ class _Leader:
     def _tell(self) -> None:
         pairs, job = self.pairs, self.job
         told = f"{len(pairs.entries)} pairs of {pairs.judged} candidates in {job.folder}"
-        print(f"{told}; rejected: {describe_counts(pairs.rejected)}", file=sys.stderr)
+        cost = f"; {self.seconds / self.drawn:.3f} s a candidate" if self.drawn else ""
+        print(f"{told}{cost}; rejected: {describe_counts(pairs.rejected)}", file=sys.stderr)
         if not job.replace_rejected and len(pairs.entries) < job.min_accepted * pairs.judged:
             error = too_few_accepted(len(pairs.entries), pairs.rejected, job.limits)
             print(f"warning: {error}", file=sys.stderr)

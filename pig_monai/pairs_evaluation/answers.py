@@ -30,8 +30,12 @@ def answers(found: Sequence[Figure], spaces: Sequence[FeatureSpace], comparison:
         ("Is each slice plausible? (precision)", "precision", SLICE),
         ("Is the variety of the real ones there? (coverage)", "coverage", SLICE),
     ]
-    rows = [_compared(question, metric, region, name, found) for question, metric, region in questions]
-    return [*rows, _masks(comparison), *_consistency(found), *_memory(found)]
+    rows = [
+        _compared(question, metric, region, name, found)
+        for question, metric, region in questions
+        if region in spaces[0].regions
+    ]
+    return [*rows, *_masks(comparison), *_consistency(found), *_memory(found)]
 
 
 def _compared(question: str, metric: str, region: str, name: str, found: Sequence[Figure]) -> list[str]:
@@ -63,12 +67,15 @@ def spread(found: Sequence[Figure], name: str, region: str) -> str:
     return f" ({low.value:.3g} to {high.value:.3g})"
 
 
-def _masks(comparison: Comparison) -> list[str]:
+def _masks(comparison: Comparison) -> list[list[str]]:
+    if not comparison.masks:
+        return []
     question = "Are the masks like real ones?"
     differ = [name for name, test in comparison.masks.items() if test.p_holm < LEVEL]
     count = f"{len(differ)} of {len(STATISTICS)} figures differ"
     worst = sorted(differ, key=lambda name: -comparison.masks[name].statistic)
-    return [question, count, "–", ", ".join(name.replace("_", " ") for name in worst) or "no difference was found"]
+    named = ", ".join(name.replace("_", " ") for name in worst)
+    return [[question, count, "–", named or "no difference was found"]]
 
 
 def _consistency(found: Sequence[Figure]) -> list[list[str]]:

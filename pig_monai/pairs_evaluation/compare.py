@@ -23,7 +23,7 @@ class Comparison:
     Args:
         figures: all of them.
         copies: by feature space, in the order of the generated sample; empty where patients are too few.
-        masks: the tests of the mask statistics, generated against training.
+        masks: the tests of the mask statistics, generated against training; empty for slices without masks.
     """
 
     figures: list[Figure]
@@ -71,8 +71,11 @@ def mask_figures(samples: Samples) -> tuple[list[Figure], dict[str, TwoSampleTes
 
     Returns:
         figures ``ks`` (0 to 1), ``ks_p_holm`` and ``median``, by statistic; and the tests of the generated masks.
+        Nothing where the generated slices have no masks.
     """
     training, generated, heldout = samples
+    if not generated.statistics:
+        return [], {}
     figures, tests = [], compare_statistics(training.statistics, generated.statistics)
     n = len(training)
     for sample, masks in ((GENERATED, generated), (HELDOUT, heldout)):

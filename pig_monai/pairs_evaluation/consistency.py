@@ -82,6 +82,7 @@ def segment_entries(
     """
     results = []
     for batch, slices, masks in read_batches(entries, size):
+        assert masks is not None  # each has a label
         found = segmenter.masks(slices)
         results += [SliceResult.of(e, mask, one) for e, mask, one in zip(batch, masks, found, strict=True)]
         on_batch(len(batch))

@@ -1,4 +1,4 @@
-"""Evaluating a folder of generated pairs."""
+"""Evaluating a folder of generated pairs, or of generated slices without masks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pig_monai.features.pixels import PIXELS
 from pig_monai.features.pretrained import dinov2_space, inception_space
 from pig_monai.features.segmenter import SliceSegmenter
 from pig_monai.features.shape import SHAPE
-from pig_monai.features.space import FeatureSpace
+from pig_monai.features.space import FeatureSpace, within
 from pig_monai.features.texture import TEXTURE
 from pig_monai.files import sha256, write_json, write_text
 from pig_monai.pairs_evaluation.compare import Comparison, compare_samples
@@ -51,7 +51,7 @@ class PairsEvaluation:
     Args:
         bundle_root: whose ``configs/inference.yaml`` says how slices are segmented.
         dataset_dir: the dataset folder of real slices that the pairs' generator was trained on.
-        pairs_dir: the pairs folder.
+        pairs_dir: the pairs folder, or one of slices without masks.
         output_dir: receives the figures.
         segmenter_ckpt: a segmenter's weights, or its run folder; None leaves out what needs one.
         inception_weights: InceptionV3's, for the FID; None leaves it out.
@@ -93,7 +93,7 @@ class PairsEvaluation:
 
     @cached_property
     def pairs(self) -> Pairs:
-        """The pairs to evaluate."""
+        """What is evaluated."""
         return read_pairs(self.pairs_dir, self.max_pairs)
 
     @cached_property
@@ -119,20 +119,22 @@ class PairsEvaluation:
         return SliceSegmenter(self.weights, inference, self.device, self.batch_size)
 
     @cached_property
-    def reference(self) -> Reference:
-        """Real slices for the segmenter's own Dice."""
-        return Reference([], "") if self.weights is None else find_reference(self.weights, self.dataset_dir)
+    def segmented(self) -> tuple[list[Entry], Reference]:
+        """Whose masks the segmenter is to find: the pairs, and real slices for its own Dice."""
+        if self.weights is None or not self.pairs.have_masks:
+            return [], Reference([], "")
+        return self.pairs.entries, find_reference(self.weights, self.dataset_dir)
 
     @cached_property
     def spaces(self) -> list[FeatureSpace]:
-        """The feature spaces, the one that is read first at the front."""
+        """The feature spaces, the one that is read first at the front; of what the generated slices can show."""
         given = []
         if self.dinov2_weights is not None:
             given.append(dinov2_space(self.dinov2_weights, self.device, self.batch_size))
         if self.inception_weights is not None:
             given.append(inception_space(self.inception_weights, self.device, self.batch_size))
         own = [] if self.segmenter is None else [self.segmenter.space]
-        return [*given, TEXTURE, SHAPE, *own, PIXELS]
+        return within([*given, TEXTURE, SHAPE, *own, PIXELS], self.pairs.regions)
 
     @cached_property
     def folder(self) -> Run:
@@ -156,10 +158,10 @@ class PairsEvaluation:
             SystemExit: SIGTERM or Ctrl-C asked for it; no figure was written.
         """
         training, heldout = self.real
-        pairs, spaces, reference = self.pairs.entries, self.spaces, self.reference.entries
+        pairs, spaces, (segmented, reference) = self.pairs.entries, self.spaces, self.segmented
         self.folder.open()  # knows its settings only once all else is found to fit
-        segmented = len(pairs) + len(reference) if self.segmenter else 0
-        with _watched(len(pairs) + len(training) + len(heldout) + segmented) as on_batch:
+        every = (training, pairs, heldout, segmented, reference.entries)
+        with _watched(sum(map(len, every))) as on_batch:
             samples = Samples(
                 self._measured(training, spaces, on_batch),
                 self._measured(pairs, spaces, on_batch),
@@ -175,11 +177,12 @@ class PairsEvaluation:
     def _consistency(self, on_batch: OnBatch) -> list[Figure]:
         if self.segmenter is None:
             return []
+        pairs, reference = self.segmented
         generated, real = (
             segment_entries(entries, self.pairs.size, self.segmenter, on_batch)
-            for entries in (self.pairs.entries, self.reference.entries)
+            for entries in (pairs, reference.entries)
         )
-        return consistency_figures(generated, real, self.seed, self.reference.note)
+        return consistency_figures(generated, real, self.seed, reference.note)
 
     def _write(self, samples: Samples, comparison: Comparison, consistency: list[Figure]) -> None:
         """Write all files; metrics.json, which says that the evaluation is whole, last."""
@@ -189,7 +192,7 @@ class PairsEvaluation:
         notes = notes_about(dataset, self.pairs, samples, self.weights)
         rows = [figure.row() for figure in figures]
         write_text(self.output_dir / "metrics.csv", as_csv(rows, COLUMNS))
-        page = report_page(about, notes, samples, comparison, figures, self.spaces, self.pairs.size)
+        page = report_page(about, notes, samples, comparison, figures, self.spaces, self.pairs)
         write_text(self.output_dir / "report.html", page)
         content = {
             "dataset": dataset.get("name"),
@@ -211,7 +214,7 @@ class PairsEvaluation:
     def plan(self) -> None:
         """Check everything that `run` would need, time a few slices, and print the plan; nothing is written."""
         training, heldout = self.real
-        pairs, spaces, reference = self.pairs.entries, self.spaces, self.reference
+        pairs, spaces, (segmented, reference) = self.pairs.entries, self.spaces, self.segmented
         intention = self.folder.check()
         few = pairs[:8]
         begin = time.perf_counter()
@@ -219,15 +222,13 @@ class PairsEvaluation:
         seconds = (time.perf_counter() - begin) / len(few)
         count = len(training) + len(pairs) + len(heldout)
         print_plan(
-            "plan of an evaluation of pairs",
+            f"plan of an evaluation of {self.pairs.kind}",
             {
-                "pairs": f"{len(pairs)} at {self.pairs.size} pixels",
+                self.pairs.kind: f"{len(pairs)} at {self.pairs.size} pixels",
                 "trained on": f"{len(training)} real slices",
                 "held out": f"{len(heldout)} real slices (fold {self.pairs.fold})" if heldout else None,
                 "features": ", ".join(space.name for space in spaces),
-                "consistency": None
-                if self.weights is None
-                else f"{len(reference.entries)} real slices to compare",
+                "consistency": f"{len(reference.entries)} real slices to compare" if segmented else None,
                 "output_dir": f"{self.output_dir} ({WORDS[intention]})",
                 "a slice": f"{duration(seconds)} ({self.device})",
                 "time to go": f"about {duration(count * seconds)}",

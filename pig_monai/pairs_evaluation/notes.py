@@ -22,7 +22,7 @@ def facts_about(
 
     Args:
         dataset: the content of its ``datalist.json``.
-        pairs: the pairs folder.
+        pairs: what was evaluated.
         samples: what was measured.
         segmenter: None for none.
         spaces: the feature spaces.
@@ -33,7 +33,7 @@ def facts_about(
 
     heldout = "none" if samples.heldout is None else f"{said(samples.heldout)} (fold {pairs.fold})"
     return {
-        "pairs": f"{len(samples.generated)} at {pairs.size} × {pairs.size} pixels",
+        pairs.kind: f"{len(samples.generated)} at {pairs.size} × {pairs.size} pixels",
         "real slices": str(dataset.get("name")),
         "trained on": said(samples.training),
         "held out": heldout,
@@ -52,7 +52,7 @@ def notes_about(
     stored = dataset.get("preprocessing", {}).get("size", pairs.size)
     smallest = min(len(sample) for sample in samples if sample is not None)
     empty = sum(sample.empty for sample in samples if sample is not None)
-    left = ", ".join(f"{n} pairs {why}" for why, n in pairs.left_out.items() if n)
+    left = ", ".join(f"{n} {why}" for why, n in pairs.left_out.items() if n)
     notes = [
         (smallest < FEW, f"{smallest} slices are few: look at the pictures before the figures"),
         (
@@ -61,7 +61,7 @@ def notes_about(
         ),
         (
             not pairs.says_fold,
-            "the pairs do not say which fold their generator held out: all slices count as trained on",
+            f"the {pairs.kind} do not say which fold their generator held out: all slices count as trained on",
         ),
         (
             pairs.fold == -1,
@@ -73,8 +73,16 @@ def notes_about(
         (left, f"left out: {left}"),
         (
             stored < pairs.size,
-            f"the real slices are stored at {stored} pixels and were enlarged to the pairs' {pairs.size}",
+            f"the real slices are stored at {stored} pixels and were enlarged to the generated ones' {pairs.size}",
         ),
-        (segmenter is None, "without a segmenter, whether mask and slice belong together was not measured"),
+        (
+            segmenter is None and pairs.have_masks,
+            "without a segmenter, whether mask and slice belong together was not measured",
+        ),
+        (
+            not pairs.have_masks,
+            "no generated slice has a mask: lesions, masks, and whether mask and slice belong together were not "
+            "measured; the real slices are those with a lesion, as for pairs",
+        ),
     ]
     return [note for applies, note in notes if applies]

@@ -16,14 +16,14 @@ from pig_monai.html import facts, figures, page, paragraph, picture, steps, tabl
 from pig_monai.pairs_evaluation.answers import ANSWERS_HEAD, answers, spread
 from pig_monai.pairs_evaluation.compare import Comparison
 from pig_monai.pairs_evaluation.figures import COLUMNS, EQUAL, GENERATED, HELDOUT, SPLIT, Figure, find
-from pig_monai.pairs_evaluation.samples import Samples, read_batches
+from pig_monai.pairs_evaluation.samples import Pairs, Samples, read_batches
 from pig_monai.pictures import lay_out, magnification, tile
 
 SHOWN = 24
 """Slices of a contact sheet."""
 
 NEAREST = 8
-"""Pairs of the memorisation gallery."""
+"""Generated slices of the memorisation gallery."""
 
 SHEET_TILE, GALLERY_TILE = 128, 160
 """Pixels a side of a slice, about."""
@@ -63,7 +63,7 @@ def report_page(
     comparison: Comparison,
     found: Sequence[Figure],
     spaces: Sequence[FeatureSpace],
-    size: int,
+    pairs: Pairs,
 ) -> str:
     """Return the page.
 
@@ -74,41 +74,43 @@ def report_page(
         comparison: what was found.
         found: all figures.
         spaces: the feature spaces, the one to read first at the front.
-        size: pixels a side of the pairs.
+        pairs: what was evaluated.
     """
+    outlined = ", their masks outlined" if pairs.have_masks else ""
     parts = [
         facts(about),
         *(paragraph(f"Note: {note}.", "notice") for note in notes),
         "<h2>In short</h2>",
         table(ANSWERS_HEAD, answers(found, spaces, comparison)),
         "<h2>Generated and real</h2>",
-        picture(_sheet(samples.generated.entries, size), "Generated slices, their masks outlined."),
-        picture(_sheet(samples.training.entries, size), "Real slices that the generator was trained on."),
+        picture(_sheet(samples.generated.entries, pairs), f"Generated slices{outlined}."),
+        picture(_sheet(samples.training.entries, pairs), "Real slices that the generator was trained on."),
         "<h2>Distances and neighbourhoods</h2>",
         table(["features", "part", "slices", "n", *_TABLE], _distance_rows(found, spaces), "distances"),
         paragraph(HOW_TO_READ),
-        "<h2>Masks</h2>",
-        table(_MASK_HEAD, _mask_rows(comparison, found)),
-        figures(_mask_charts(samples), "wide"),
+        *(_masks(samples, comparison, found) if comparison.masks else []),
         "<h2>Nearest training slices</h2>",
-        *_gallery(samples, comparison, size),
+        *_gallery(samples, comparison, pairs),
         "<h2>All figures</h2>",
         unfolding("As in metrics.csv, with their notes", f"{len(found)} rows", [_all_figures(found)]),
     ]
-    return page("Generated pairs against real slices", parts)
+    return page(f"Generated {pairs.kind} against real slices", parts)
 
 
-def _sheet(entries: Sequence[Entry], size: int) -> Image.Image:
+def _sheet(entries: Sequence[Entry], pairs: Pairs) -> Image.Image:
     count = min(SHOWN, len(entries))
-    return lay_out(_tiles([entries[i * len(entries) // count] for i in range(count)], size, SHEET_TILE), columns=8)
+    chosen = [entries[i * len(entries) // count] for i in range(count)]
+    return lay_out(_tiles(chosen, pairs, SHEET_TILE), columns=8)
 
 
-def _tiles(entries: Sequence[Entry], size: int, wanted: int) -> list[Image.Image]:
-    scale = magnification(wanted, size)
+def _tiles(entries: Sequence[Entry], pairs: Pairs, wanted: int) -> list[Image.Image]:
+    """Draw slices; real ones without outlines, too, where generated ones have none to be told by."""
+    scale = magnification(wanted, pairs.size)
+    shown = entries if pairs.have_masks else [{"image": entry["image"]} for entry in entries]
     return [
         tile(image, mask, scale)
-        for _, slices, masks in read_batches(entries, size)
-        for image, mask in zip(slices, masks, strict=True)
+        for _, slices, masks in read_batches(shown, pairs.size)
+        for image, mask in zip(slices, [None] * len(slices) if masks is None else masks, strict=True)
     ]
 
 
@@ -147,6 +149,14 @@ _MASK_HEAD = [
     "held-out masks differ by",
     "p",
 ]
+
+
+def _masks(samples: Samples, comparison: Comparison, found: Sequence[Figure]) -> list[str]:
+    return [
+        "<h2>Masks</h2>",
+        table(_MASK_HEAD, _mask_rows(comparison, found)),
+        figures(_mask_charts(samples), "wide"),
+    ]
 
 
 def _mask_rows(comparison: Comparison, found: Sequence[Figure]) -> list[list[str]]:
@@ -188,8 +198,8 @@ def _rounded(edges: np.ndarray) -> list[float]:
     return [float(f"{edge:.3g}") for edge in edges]
 
 
-def _gallery(samples: Samples, comparison: Comparison, size: int) -> list[str]:
-    """Return the pairs nearest to one training patient by their pixels, beside the slices they are nearest to."""
+def _gallery(samples: Samples, comparison: Comparison, pairs: Pairs) -> list[str]:
+    """Return the generated slices nearest to one training patient by their pixels, beside the real ones."""
     copies = comparison.copies.get("pixels")
     if copies is None:
         return [paragraph("Too few training patients to look for copies.")]
@@ -202,13 +212,13 @@ def _gallery(samples: Samples, comparison: Comparison, size: int) -> list[str]:
         key = ("pixels", SLICE)
         far = cdist(samples.generated.features[key][chosen], samples.heldout.features[key]).argmin(axis=1)
         columns.append([samples.heldout.entries[i] for i in far])
-    tiles = [_tiles(column, size, GALLERY_TILE) for column in columns]
+    tiles = [_tiles(column, pairs, GALLERY_TILE) for column in columns]
     shown = []
     for number, i in enumerate(chosen):
         verdict = "suspected copy, " if copies.suspected[i] else ""
         caption = (
             f"{verdict}relative distance {copies.relative[i]:.2f} (limit {copies.limit:.2f}): "
-            f"pair {samples.generated.entries[i].get('index', i)} and a slice of patient "
+            f"generated slice {samples.generated.entries[i].get('index', i)} and one of patient "
             f"{samples.training.patients[copies.nearest[i]]}"
         )
         shown.append(picture(lay_out([column[number] for column in tiles], columns=3), caption))

@@ -21,7 +21,7 @@ from pig_monai.data.folder import (
 from pig_monai.data.transforms import load_slices
 from pig_monai.errors import PigError
 from pig_monai.features.shape import mask_statistics
-from pig_monai.features.space import FeatureSpace, extract_all, join
+from pig_monai.features.space import REGIONS, SLICE, FeatureSpace, extract_all, join
 
 BATCH = 32
 """Slices read at a time."""
@@ -29,10 +29,10 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Pairs:
-    """Generated pairs to evaluate.
+    """Generated pairs to evaluate, or generated slices that came without masks.
 
     Args:
-        entries: with absolute paths, each with a label.
+        entries: with absolute paths; each has a label, or none has.
         size: pixels a side.
         fold: that their generator held out; −1 for none, or where the pairs do not say.
         says_fold: whether they say.
@@ -45,12 +45,27 @@ class Pairs:
     says_fold: bool
     left_out: dict[str, int]
 
+    @property
+    def have_masks(self) -> bool:
+        """Whether these are pairs."""
+        return "label" in self.entries[0]
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """What can be compared with real slices."""
+        return REGIONS if self.have_masks else (SLICE,)
+
+    @property
+    def kind(self) -> str:
+        """What to call them."""
+        return "pairs" if self.have_masks else "slices without masks"
+
 
 def read_pairs(pairs_dir: str | Path, max_pairs: int) -> Pairs:
-    """Read the list of a pairs folder.
+    """Read the list of a pairs folder: its pairs or, if no entry has a label, its slices.
 
     Args:
-        pairs_dir: as infer_pairs writes it.
+        pairs_dir: as infer_pairs or infer_slices writes it.
         max_pairs: the first so many are taken.
 
     Raises:
@@ -69,10 +84,14 @@ def read_pairs(pairs_dir: str | Path, max_pairs: int) -> Pairs:
     size = datalist.get("preprocessing", {}).get("size")
     if not isinstance(size, int):
         raise PigError(f"{path}#preprocessing#size is missing", "say how many pixels a side the slices have")
-    labelled = [entry for entry in listed if has_lesion(entry)]
-    if not labelled:
-        raise PigError(f"{path} has no entry with a mask", "give pairs of slice and mask")
-    taken = [entry | {key: str(root / entry[key]) for key in ("image", "label")} for entry in labelled[:max_pairs]]
+    labelled = any("label" in entry for entry in listed)
+    fitting = [entry for entry in listed if has_lesion(entry)] if labelled else listed
+    if not fitting:
+        raise PigError(f"{path} has no entry with a lesion", "give pairs of slice and mask, or slices alone")
+    taken = [
+        entry | {key: str(root / entry[key]) for key in ("image", "label") if key in entry}
+        for entry in fitting[:max_pairs]
+    ]
     folds = {entry.get("provenance", {}).get("generator_fold") for entry in taken}
     if len(folds) > 1:
         raise PigError(
@@ -80,7 +99,7 @@ def read_pairs(pairs_dir: str | Path, max_pairs: int) -> Pairs:
             "evaluate the pairs of one generator",
         )
     fold = folds.pop()
-    left_out = {"without a mask": len(listed) - len(labelled), "beyond max_pairs": len(labelled) - len(taken)}
+    left_out = {"without a mask": len(listed) - len(fitting), "beyond max_pairs": len(fitting) - len(taken)}
     return Pairs(taken, size, -1 if fold is None else int(fold), fold is not None, left_out)
 
 
@@ -112,7 +131,7 @@ class Sample:
     Args:
         entries: theirs; slices with an empty mask are not among them.
         features: (n, d) by space and region.
-        statistics: (n,) by the names of `pig_monai.features.shape.STATISTICS`.
+        statistics: (n,) by the names of `pig_monai.features.shape.STATISTICS`; none of slices without masks.
         empty: slices that were left out since their mask is empty.
     """
 
@@ -144,11 +163,13 @@ class Samples(NamedTuple):
     heldout: Sample | None
 
 
-def read_batches(entries: Sequence[Entry], size: int) -> Iterator[tuple[list[Entry], np.ndarray, np.ndarray]]:
-    """Yield entries with their slices, float32 (n, size, size) in [−1, 1], and masks, bool.
+def read_batches(
+    entries: Sequence[Entry], size: int
+) -> Iterator[tuple[list[Entry], np.ndarray, np.ndarray | None]]:
+    """Yield entries with their slices, float32 (n, size, size) in [−1, 1], and masks, bool; None without masks.
 
     Args:
-        entries: with absolute paths.
+        entries: with absolute paths; each with a label, or none.
         size: pixels a side to which slices are brought, as for a training.
     """
     load = load_slices(size)
@@ -156,7 +177,8 @@ def read_batches(entries: Sequence[Entry], size: int) -> Iterator[tuple[list[Ent
         batch = list(entries[first : first + BATCH])
         items: list[Any] = [load(entry) for entry in batch]
         slices = np.stack([item["image"][0].numpy() for item in items])
-        yield batch, slices, np.stack([item["label"][0].numpy() > 0.5 for item in items])
+        labelled = "label" in batch[0]
+        yield batch, slices, np.stack([item["label"][0].numpy() > 0.5 for item in items]) if labelled else None
 
 
 def measure(
@@ -165,19 +187,23 @@ def measure(
     """Measure slices in every feature space.
 
     Args:
-        entries: with absolute paths, each with a label.
+        entries: with absolute paths; each with a label, or none.
         size: pixels a side.
-        spaces: which.
+        spaces: which; for slices without masks see `pig_monai.features.space.within`.
         on_batch: is told how many slices were read.
+
+    Raises:
+        PigError: every mask is empty.
     """
     kept: list[Entry] = []
     features, statistics = [], []
     for batch, slices, masks in read_batches(entries, size):
-        full = np.asarray(masks.any(axis=(1, 2)))
+        full = np.full(len(batch), True) if masks is None else np.asarray(masks.any(axis=(1, 2)))
         if full.any():
             kept += [entry for entry, has in zip(batch, full, strict=True) if has]
-            features.append(extract_all(spaces, slices[full], masks[full]))
-            statistics.append(mask_statistics(slices[full], masks[full]))
+            shown = None if masks is None else masks[full]
+            features.append(extract_all(spaces, slices[full], shown))
+            statistics.append({} if shown is None else mask_statistics(slices[full], shown))
         on_batch(len(batch))
     if not kept:
         raise PigError(f"{Path(entries[0]['label']).parent}: every mask is empty", "give slices with lesions")

@@ -60,7 +60,7 @@ def test_inception_gets_upright_pictures_of_8_bits_and_weights_by_path(fidelity,
     space = inception_space(tmp_path / "weights.pth")
     assert (space.name, space.fid) == ("inception", True)
     assert space.extract.network.asked[:3] == ("inception-v3-compat", ["2048"], str(tmp_path / "weights.pth"))
-    found = space.extract(np.concatenate([GREY, -GREY]), GREY > 2)
+    found = space.extract(np.concatenate([GREY, -GREY]))
     expected = np.rint((GREY[0] + 1) * 127.5).T.ravel()  # rows first: index 0 of a slice is the column
     np.testing.assert_array_equal(found, [expected, 255 - expected])
 

@@ -55,7 +55,7 @@ def preprocessed(files: list[Path], size: int) -> torch.Tensor:
 
 def test_features_are_the_channel_means_at_the_bottom(known, slices, tmp_path):
     segmenter = network(tmp_path / "run", [4, 8, 16], [2, 2])
-    found = SliceSegmenter(segmenter, INFERENCE, batch_size=3).features(slices, slices > 2)
+    found = SliceSegmenter(segmenter, INFERENCE, batch_size=3).features(slices)
     with torch.no_grad():
         inputs = preprocessed([known.folder / entry["image"] for entry in known.entries], 32)
         first, skip, _ = segmenter.network.model

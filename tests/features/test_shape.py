@@ -10,7 +10,7 @@ import pytest
 from pig_monai.features.crops import largest_lesion, lesion_crops, lesion_window
 from pig_monai.features.pixels import pixel_features
 from pig_monai.features.shape import STATISTICS, mask_statistics, measure_shape, shape_features
-from pig_monai.features.space import LESION, MASK, SLICE, FeatureSpace, extract_all, join
+from pig_monai.features.space import LESION, MASK, SLICE, FeatureSpace, extract_all, join, within
 from pig_monai.mask_features import measure_mask
 
 W, H = 96, 64
@@ -69,7 +69,7 @@ def test_statistics_agree_with_those_that_reject_candidates():
 
 def test_shape_features_have_the_diameter_for_the_area():
     masks = np.stack([ellipse(40, 24, 10, 10), ellipse(40, 24, 20, 20)])
-    features = shape_features(np.stack([BREAST] * 2), masks)
+    features = shape_features(masks)
     assert features.shape == (2, 6)
     assert features[1, 0] / features[0, 0] == pytest.approx(2, rel=0.01)
     assert features[0, 0] == pytest.approx(20 / math.sqrt(W * H), rel=0.01)
@@ -79,7 +79,7 @@ def test_shape_features_have_the_diameter_for_the_area():
 def test_a_pixel_is_a_lesion():
     mask = np.zeros((W, H), bool)
     mask[3, 4] = True
-    assert np.isfinite(shape_features(BREAST[None], mask[None])).all()
+    assert np.isfinite(shape_features(mask[None])).all()
     assert lesion_window(mask) == (slice(0, 8), slice(0, 8))
 
 
@@ -114,12 +114,9 @@ def test_crops_show_what_is_in_the_window_at_one_size():
     mask = np.zeros((W, H), bool)
     mask[40:56, 20:36] = True  # window 32 pixels: [32, 64) x [12, 44)
     image = (X / W - Y / H).astype(np.float32)
-    crops, masks = lesion_crops(np.stack([image, image]), np.stack([mask, mask]), size=16)
+    crops = lesion_crops(np.stack([image, -image]), np.stack([mask, mask]), size=16)
     averaged = image[32:64, 12:44].reshape(16, 2, 16, 2).mean(axis=(1, 3))
-    np.testing.assert_allclose(crops[0], averaged, atol=1e-6)
-    expected = np.zeros((16, 16), bool)
-    expected[4:12, 4:12] = True
-    np.testing.assert_array_equal(masks[1], expected)
+    np.testing.assert_allclose(crops, [averaged, -averaged], atol=1e-6)
 
 
 # --- pixels and spaces ------------------------------------------------------------------------------------------
@@ -127,21 +124,33 @@ def test_crops_show_what_is_in_the_window_at_one_size():
 
 def test_pixels_are_averages_of_areas():
     image = np.random.default_rng(0).uniform(-1, 1, (2, 128, 128)).astype(np.float32)
-    found = pixel_features(image, image > 2)
+    found = pixel_features(image)
     np.testing.assert_allclose(found, image.reshape(2, 64, 2, 64, 2).mean(axis=(2, 4)).reshape(2, -1), atol=1e-6)
-    assert pixel_features(image[:, :16, :16], image > 2).shape == (2, 256)  # small ones stay as they are
+    assert pixel_features(image[:, :16, :16]).shape == (2, 256)  # small ones stay as they are
 
 
 def test_spaces_get_the_part_that_they_look_at_and_batches_join():
-    def mean(slices: np.ndarray, masks: np.ndarray) -> np.ndarray:
-        return np.stack([slices.mean(axis=(1, 2)), masks.mean(axis=(1, 2))], axis=1)
+    def mean(shown: np.ndarray) -> np.ndarray:
+        return shown.mean(axis=(1, 2))[:, None]
 
     space = FeatureSpace("mean", "mean", mean, (SLICE, LESION, MASK))
     slices = np.stack([BREAST, BREAST, 0.5 * BREAST])
     masks = np.stack([ellipse(40, 24, 10, 10), ellipse(30, 30, 5, 8), ellipse(50, 40, 8, 4)])
     whole = extract_all([space], slices, masks)
     assert set(whole) == {("mean", SLICE), ("mean", LESION), ("mean", MASK)}
-    np.testing.assert_allclose(whole["mean", SLICE], mean(slices, masks))
-    np.testing.assert_allclose(whole["mean", LESION], mean(*lesion_crops(slices, masks)))
+    np.testing.assert_allclose(whole["mean", SLICE], mean(slices))
+    np.testing.assert_allclose(whole["mean", LESION], mean(lesion_crops(slices, masks)))
+    np.testing.assert_allclose(whole["mean", MASK], mean(masks))
     parts = [extract_all([space], slices[part], masks[part]) for part in (slice(0, 2), slice(2, 3))]
     np.testing.assert_array_equal(join(parts)["mean", LESION], whole["mean", LESION])
+
+
+def test_slices_without_masks_are_described_whole_and_alike():
+    shape = FeatureSpace("shape", "shape", lambda masks: masks.sum(axis=1), (MASK,))
+    both = FeatureSpace("mean", "mean", lambda shown: shown.mean(axis=2), (SLICE, LESION))
+    whole = within([shape, both], (SLICE,))
+    assert [(space.name, space.regions) for space in whole] == [("mean", (SLICE,))]
+    slices, masks = np.stack([BREAST, 0.5 * BREAST]), np.stack([ellipse(40, 24, 10, 10)] * 2)
+    found = extract_all(whole, slices, None)
+    assert set(found) == {("mean", SLICE)}
+    np.testing.assert_array_equal(found["mean", SLICE], extract_all([shape, both], slices, masks)["mean", SLICE])

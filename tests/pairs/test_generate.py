@@ -15,6 +15,8 @@ from PIL import Image
 from pig_monai.data.folder import read_datalist, read_label, read_slice
 from pig_monai.errors import PigError
 from pig_monai.pairs import folder as pairs_folder
+from pig_monai.pairs import generate as generate_module
+from pig_monai.pairs.folder import PairsFolder
 from pig_monai.pairs.rejection import Limits
 from pig_monai.pictures import OUTLINE
 from tests.pairs.known import KnownSampler, contents, generate
@@ -110,6 +112,29 @@ def test_without_replacement_a_range_of_candidates_is_drawn(tmp_path, capsys):
     assert "4 pairs of 7 candidates" in capsys.readouterr().err
     generate(sampler, tmp_path, num_pairs=5, start_index=3, batch_size=4)  # either way continues the other
     assert indices(tmp_path) == [4, 5, 7, 8, 10]
+
+
+def test_the_cost_of_a_candidate_is_told_where_some_were_drawn(tmp_path, capsys, monkeypatch):
+    """The clock moves while the two rounds are drawn, while they are judged, and while the film strip is drawn."""
+    now = [0.0]
+    sampler = KnownSampler()
+    draw, judge = sampler.draw, PairsFolder.judge
+
+    def slow_draw(indices, on_step=None, steps=None):
+        now[0] += 1.5 * len(indices)
+        return draw(indices, on_step, steps)
+
+    def slow_judge(*given):
+        now[0] += 1000
+        return judge(*given)
+
+    sampler.draw = slow_draw
+    monkeypatch.setattr(PairsFolder, "judge", slow_judge)
+    monkeypatch.setattr(generate_module.time, "perf_counter", lambda: now[0])
+    told = f"4 pairs of 5 candidates in {tmp_path}; {{}}rejected: 1 empty, 0 tiny, "
+    for cost in ("1.500 s a candidate; ", ""):  # the second time there is nothing left to draw
+        generate(sampler, tmp_path, num_pairs=4, start_index=1, batch_size=4)
+        assert capsys.readouterr().err.strip().splitlines()[-1].startswith(told.format(cost))
 
 
 def test_a_range_without_any_pair_is_no_error_and_says_so(tmp_path, capsys):

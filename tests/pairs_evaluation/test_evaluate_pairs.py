@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import importlib.util
+import io
 import json
 import re
 import shutil
@@ -11,10 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pig_monai.data.folder import heldout_entries, read_datalist, read_label, read_slice, training_entries
 from pig_monai.errors import PigError
+from pig_monai.pairs_evaluation.evaluate import PairsEvaluation
 from pig_monai.pairs_evaluation.figures import COLUMNS
+from pig_monai.pairs_evaluation.samples import read_pairs
+from pig_monai.pictures import OUTLINE
 from tests.conftest import ANY_MASK, last_line, run_bundle
 from tests.evaluation.known import BUNDLE
 from tests.pairs_evaluation.known import Pair, evaluate_pairs, value, write_pairs
@@ -172,6 +178,87 @@ def test_pairs_that_do_not_say_their_fold_count_as_trained_on_all(split, phantom
     assert found["left_out"] == {"without a mask": 0, "beyond max_pairs": 1}
     assert value(found, "frechet", "texture", "slice") is None  # nine are too few
     assert any("do not say which fold" in note for note in found["notes"])
+
+
+# --- slices without masks ---------------------------------------------------------------------------------------
+
+
+def without_masks(pairs: Path, folder: Path, first: int = 0) -> Path:
+    """Copy a pairs folder and strip its entries from the ``first`` on of their labels."""
+    shutil.copytree(pairs, folder)
+    datalist = json.loads((folder / "datalist.json").read_text())
+    for entry in datalist["training"][first:]:
+        (folder / entry.pop("label")).unlink()
+    (folder / "datalist.json").write_text(json.dumps(datalist))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def maskless(split, tmp_path_factory) -> tuple[Path, Path]:
+    """Two evaluations of the same slices, by the same segmenter: with their masks, and without."""
+    dataset, _, planted = split
+    place = tmp_path_factory.mktemp("maskless")
+    slices = without_masks(planted, place / "slices")
+    for name, folder in (("with", planted), ("without", slices)):
+        evaluate_pairs(dataset, folder, place / name, segmenter_ckpt=BUNDLE / "models")
+    return place / "with", place / "without"
+
+
+def test_slices_without_masks_have_the_figures_of_slices_to_the_last_digit(maskless):
+    """Also of held-out slices: the real ones are the same, and equally many."""
+    pairs, slices = (list(csv.DictReader((folder / "metrics.csv").open(newline=""))) for folder in maskless)
+    assert {row["region"] for row in slices} == {"slice"}
+    assert {row["features"] for row in slices} == {"texture", "segmenter", "pixels"}
+    assert {row["sample"] for row in slices} >= {"generated", "heldout", "real_split"}
+    assert slices == [row for row in pairs if row["region"] == "slice"]
+    with_masks, without = (json.loads((folder / "metrics.json").read_text()) for folder in maskless)
+    for key in ("counts", "suspected_copies", "left_out", "generator_fold", "image_size"):
+        assert without[key] == with_masks[key]
+    assert len(without["suspected_copies"]["pixels"]) == 3
+    for features in ("texture", "segmenter"):
+        assert value(without, "frechet", features, "slice") > 0
+    assert {space: one["regions"] for space, one in without["features"].items()} == {
+        "texture": ["slice"], "segmenter": ["slice"], "pixels": ["slice"],
+    }  # fmt: skip
+    assert any(note.startswith("no generated slice has a mask: ") for note in without["notes"])
+    assert not any(note.startswith("no generated slice has a mask") for note in with_masks["notes"])
+
+
+def test_the_page_of_slices_without_masks_asks_nothing_about_masks(maskless):
+    pairs, slices = ((folder / "report.html").read_text() for folder in maskless)
+    asked = ("<h2>Masks</h2>", "Do the lesions?", "Are the masks", "Do mask and slice belong", "masks outlined")
+    assert [words in pairs for words in asked] == [True] * len(asked)
+    assert [words in slices for words in asked] == [False] * len(asked)
+    assert "<h1>Generated slices without masks against real slices</h1>" in slices
+    assert slices.count("<img") == pairs.count("<img") == 2 + 8
+    assert slices.count("<svg") == 1  # relative distances
+    for title, page, outlined in (("pairs", pairs, True), ("slices", slices, False)):
+        found = [has_outlines(picture) for picture in re.findall(r"base64,([^']+)'", page)]
+        assert found == [outlined] * len(found), title
+
+
+def has_outlines(png: str) -> bool:
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB"))
+    return bool((shown == OUTLINE).all(axis=-1).any())
+
+
+def test_a_dry_run_of_slices_without_masks_counts_them(split, tmp_path, capsys):
+    dataset, unseen, _ = split
+    slices = without_masks(unseen, tmp_path / "slices")
+    PairsEvaluation(BUNDLE, dataset, slices, tmp_path / "out", str(BUNDLE / "models")).plan()
+    printed = capsys.readouterr().out
+    assert re.search(rf"slices without masks: +{len(read_datalist(unseen)['training'])} at 64 pixels\n", printed)
+    assert re.search(r"features: +texture, segmenter, pixels\n", printed)
+    assert re.search(r"consistency: +none\n", printed)
+    assert not (tmp_path / "out").exists()
+
+
+def test_where_some_have_masks_the_others_are_left_out(split, tmp_path):
+    _, unseen, _ = split
+    pairs = read_pairs(without_masks(unseen, tmp_path / "some", first=7), max_pairs=5)
+    assert (len(pairs.entries), pairs.kind) == (5, "pairs")
+    given = len(read_datalist(unseen)["training"])
+    assert pairs.left_out == {"without a mask": given - 7, "beyond max_pairs": 2}
 
 
 # --- what is refused --------------------------------------------------------------------------------------------
