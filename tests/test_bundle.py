@@ -59,7 +59,21 @@ def test_every_promised_id_is_in_its_config_with_an_explanation(config):
     assert "run" in content
 
 
-@pytest.mark.parametrize("preset", sorted(path.name for path in (CONFIGS / "presets").glob("*.yaml")))
+PRESETS = sorted(
+    path.relative_to(CONFIGS / "presets").as_posix() for path in (CONFIGS / "presets").rglob("*.yaml")
+)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_leave_the_assembly_of_every_config_alone(preset):
+    names = set(yaml.safe_load((CONFIGS / "presets" / preset).read_text()))
+    for config in CONFIGS.glob("*.yaml"):
+        assembly = config.read_text().partition("# --- assembly")[2].partition("\n")[2]
+        assembled = names & set(yaml.safe_load(assembly) or {})
+        assert not assembled, f"{preset} replaces {assembled} of {config.name}"
+
+
+@pytest.mark.parametrize("preset", PRESETS)
 def test_presets_set_top_level_ids_of_some_config_only(preset):
     known = set().union(*(yaml.safe_load((CONFIGS / config).read_text()) for config in IDS))
     content = yaml.safe_load((CONFIGS / "presets" / preset).read_text())

@@ -58,6 +58,11 @@ class Copies:
     apart: np.ndarray
 
     @property
+    def order(self) -> np.ndarray:
+        """The generated slices' numbers, (n,), the one nearest to a training patient first."""
+        return np.argsort(self.relative, kind="stable")
+
+    @property
     def limit(self) -> float:
         """The relative distance below which a slice is a suspected copy."""
         return COPY * self.usual_end

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from pig_monai.checkpoint import versions
@@ -24,6 +25,7 @@ from pig_monai.features.shape import SHAPE
 from pig_monai.features.space import FeatureSpace, within
 from pig_monai.features.texture import TEXTURE
 from pig_monai.files import sha256, write_json, write_text
+from pig_monai.metrics.memorisation import Copies
 from pig_monai.pairs_evaluation.compare import Comparison, compare_samples
 from pig_monai.pairs_evaluation.consistency import (
     Reference,
@@ -32,7 +34,7 @@ from pig_monai.pairs_evaluation.consistency import (
     find_reference,
     segment_entries,
 )
-from pig_monai.pairs_evaluation.figures import COLUMNS, Figure
+from pig_monai.pairs_evaluation.figures import COLUMNS, NEAREST, Figure
 from pig_monai.pairs_evaluation.notes import facts_about, notes_about
 from pig_monai.pairs_evaluation.report import report_page
 from pig_monai.pairs_evaluation.samples import Pairs, Sample, Samples, measure, read_pairs, real_entries
@@ -204,7 +206,13 @@ class PairsEvaluation:
             "notes": notes,
             "features": {s.name: {"title": s.title, "regions": list(s.regions)} for s in self.spaces},
             "figures": rows,
-            "suspected_copies": {name: _named(samples, found) for name, found in comparison.copies.items()},
+            "suspected_copies": {
+                name: _named(samples, found, found.order[: np.count_nonzero(found.suspected)])
+                for name, found in comparison.copies.items()
+            },
+            "nearest": {
+                name: _named(samples, found, found.order[:NEAREST]) for name, found in comparison.copies.items()
+            },
             "versions": versions(),
         }
         write_json(self.output_dir / "metrics.json", content)
@@ -253,14 +261,13 @@ def _watched(slices: int) -> Any:
             sys.exit(asked.status)
 
 
-def _named(samples: Samples, copies: Any) -> list[dict[str, Any]]:
-    """Name the suspected copies: the pair, the training slice, and how near they are."""
-    found = sorted(copies.suspected.nonzero()[0], key=lambda i: copies.relative[i])
+def _named(samples: Samples, copies: Copies, chosen: Iterable[int]) -> list[dict[str, Any]]:
+    """Name generated slices, the training slices nearest to them, and how near they are."""
     return [
         {
             "pair": Path(samples.generated.entries[i]["image"]).name,
             "slice": Path(samples.training.entries[copies.nearest[i]]["image"]).name,
             "relative_distance": float(copies.relative[i]),
         }
-        for i in found
+        for i in chosen
     ]

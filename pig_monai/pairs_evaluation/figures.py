@@ -18,6 +18,10 @@ FEW = 50
 """Slices of a sample below which a figure is uncertain, and says so."""
 
 
+NEAREST = 8
+"""Slices of a memorisation gallery."""
+
+
 @dataclass(frozen=True)
 class Figure:
     """A row of metrics.csv.

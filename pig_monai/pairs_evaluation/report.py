@@ -15,15 +15,12 @@ from pig_monai.features.space import MASK, SLICE, FeatureSpace
 from pig_monai.html import facts, figures, page, paragraph, picture, steps, table, unfolding
 from pig_monai.pairs_evaluation.answers import ANSWERS_HEAD, answers, spread
 from pig_monai.pairs_evaluation.compare import Comparison
-from pig_monai.pairs_evaluation.figures import COLUMNS, EQUAL, GENERATED, HELDOUT, SPLIT, Figure, find
+from pig_monai.pairs_evaluation.figures import COLUMNS, EQUAL, GENERATED, HELDOUT, NEAREST, SPLIT, Figure, find
 from pig_monai.pairs_evaluation.samples import Pairs, Samples, read_batches
 from pig_monai.pictures import lay_out, magnification, tile
 
 SHOWN = 24
 """Slices of a contact sheet."""
-
-NEAREST = 8
-"""Generated slices of the memorisation gallery."""
 
 SHEET_TILE, GALLERY_TILE = 128, 160
 """Pixels a side of a slice, about."""
@@ -203,7 +200,7 @@ def _gallery(samples: Samples, comparison: Comparison, pairs: Pairs) -> list[str
     copies = comparison.copies.get("pixels")
     if copies is None:
         return [paragraph("Too few training patients to look for copies.")]
-    chosen = np.argsort(copies.relative, kind="stable")[:NEAREST]
+    chosen = copies.order[:NEAREST]
     columns = [
         [samples.generated.entries[i] for i in chosen],
         [samples.training.entries[copies.nearest[i]] for i in chosen],

@@ -61,7 +61,10 @@ def test_slices_without_masks_train_no_segmenter(whole):
 
 def test_real_slices_alone_are_trained_for_as_many_steps_as_with_the_most_pairs(phantom_dataset, tmp_path):
     given = study(
-        phantom_dataset, tmp_path, num_pairs=[4, 100], segmentation={"max_epochs": 3, "batch_size": 8, "image_size": 32}
+        phantom_dataset,
+        tmp_path,
+        num_pairs=[4, 100],
+        segmentation={"max_epochs": 3, "batch_size": 8, "image_size": 32},
     )
     by_name = {node.name: options(node) for node in nodes(given)}
     from pig_monai.data.folder import read_datalist

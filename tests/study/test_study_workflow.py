@@ -1,0 +1,131 @@
+"""A whole study by Snakemake: killed and started again, and tried with pairs that know the held-out patients."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pig_monai.study.nodes import nodes
+from pig_monai.study.settings import Study
+from tests.conftest import ROOT
+
+TABLES = ("table1.csv", "table2.csv", "table1.md", "table2.md")
+TINY = {
+    "image_size": 32, "channels": [8, 8], "attention_levels": [False, False], "num_head_channels": 8,
+    "norm_num_groups": 4, "batch_size": 4, "max_iterations": 4, "checkpoint_interval": 2, "preview_interval": 0,
+}  # fmt: skip
+ANY_MASK = {
+    "min_mask_area": 0,
+    "max_mask_area": 1,
+    "max_components": 1e9,
+    "min_inside_breast": 0,
+    "min_accepted": 0,
+}
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        importlib.util.find_spec("snakemake") is None,
+        reason="Snakemake is not installed (pip install 'pig-monai[workflow]')",
+    ),
+]
+
+
+def settings(dataset: Path, **changed: object) -> dict[str, object]:
+    return {
+        "output": "study", "dataset_dir": str(dataset), "methods": ["joint"], "num_pairs": [4], "num_evaluated": 4,
+        "folds": [0], "seeds": [0], "training": TINY, "sampling": ANY_MASK,
+        "segmentation": {"image_size": 32, "max_epochs": 1}, **changed,
+    }  # fmt: skip
+
+
+def started(folder: Path, given: dict[str, object]) -> subprocess.Popen[str]:
+    """Start the workflow in a process group of its own."""
+    folder.mkdir(exist_ok=True)
+    (folder / "study.json").write_text(json.dumps(given))
+    command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "workflows/study.smk"), "--cores", "2"]
+    with open(folder / "snakemake.log", "a") as log:
+        return subprocess.Popen(
+            [*command, "--configfile", "study.json"],
+            cwd=folder,
+            env={**os.environ, "HOME": str(folder)},
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+            text=True,
+            start_new_session=True,
+        )
+
+
+def finished(process: subprocess.Popen[str], folder: Path) -> None:
+    assert process.wait(timeout=900) == 0, (folder / "snakemake.log").read_text()[-3000:]
+
+
+@pytest.fixture(scope="module")
+def study(phantom_dataset, tmp_path_factory):
+    """The folder of a study that ran through."""
+    folder = tmp_path_factory.mktemp("whole")
+    finished(started(folder, settings(phantom_dataset)), folder)
+    return folder
+
+
+def test_a_killed_study_gives_the_same_tables(study, phantom_dataset, tmp_path):
+    process = started(tmp_path / "killed", settings(phantom_dataset))
+    network = tmp_path / "killed/study/fold_0/networks/generator-condition-joint/checkpoints"
+    end = time.monotonic() + 300
+    while not any(network.glob("state_*")) and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait(timeout=60) == -signal.SIGKILL
+    assert not (tmp_path / "killed/study/report.html").exists()
+    time.sleep(1)  # until the system has freed the locks of what was killed
+    command = [sys.executable, "-m", "snakemake", "-s", ROOT / "workflows/study.smk", "--unlock"]
+    subprocess.run(
+        [*command, "--configfile", "study.json"], cwd=tmp_path / "killed", check=True, capture_output=True
+    )
+    finished(started(tmp_path / "killed", settings(phantom_dataset)), tmp_path / "killed")
+    for name in TABLES:
+        again, at_once = ((folder / "study" / name).read_text() for folder in (tmp_path / "killed", study))
+        assert without_clock(again) == without_clock(at_once)
+
+
+def without_clock(table: str) -> list[str]:
+    """Leave out the columns that a clock fills."""
+    rows = [line.replace("|", ",").split(",") for line in table.splitlines()]
+    clocked = {
+        i for i, cell in enumerate(rows[0]) if "seconds" in cell or "minutes" in cell or "s a slice" in cell
+    }
+    return [cell.strip(" -") for row in rows for i, cell in enumerate(row) if i not in clocked]
+
+
+def test_the_report_shows_every_part(study):
+    page = (study / "study/report.html").read_text()
+    parts = ("In short", "Which pairs help a segmenter", "What the slices are like", "Pictures", "How it was done")
+    for part in parts:
+        assert f"<h2>{part}</h2>" in page
+    assert "joint: one slice from noise to the end." in page
+    assert "drawn anatomy" in page
+    assert str(study) not in page
+
+
+def test_pairs_that_know_the_held_out_patients_are_refused(study, phantom_dataset, tmp_path):
+    """The generator of fold 0 has learnt from fold 1's patients: its pairs are no pairs for fold 1."""
+    given = Study.read({**settings(phantom_dataset, folds=[1]), "output": str(tmp_path)})
+    commands = {node.name: list(node.command) for node in nodes(given)}
+    segment = commands["fold_1/segmenters/joint-4/seed_0"]
+    segment[segment.index("--pairs_dir") + 1] = str(study / "study/fold_0/pairs/joint")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    trained = subprocess.run(segment, env=environment, capture_output=True, text=True, timeout=300)
+    assert trained.returncode == 0, trained.stderr
+    evaluate = commands["fold_1/segmenters/joint-4/seed_0/evaluation"]
+    refused = subprocess.run(evaluate, env=environment, capture_output=True, text=True, timeout=300)
+    assert refused.returncode == 1
+    last = refused.stderr.strip().splitlines()[-1]
+    assert "trained on pairs whose generator held out fold 0, and fold is 1" in last
