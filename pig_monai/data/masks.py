@@ -200,7 +200,7 @@ class VolumeMask:
             values = np.asarray(self.image.dataobj[..., index])
             if not values.any():
                 return self._nothing
-            return values > (0.5 if values.dtype.kind == "f" else 0)  # a fraction makes NumPy convert whole numbers
+            return values > (0.5 if values.dtype.kind == "f" else 0)  # whole numbers as they are: it takes less
         except Exception as cause:
             raise self._unreadable(cause) from cause
 
