@@ -33,7 +33,7 @@ def look_at_slices(
         entries: of the datalist.
 
     Returns:
-        ``report.json``'s block ``intensities``, a histogram of the prepared values without the background, exactly −1;
+        ``report.json``'s block ``intensities``, a histogram of the prepared values without the background (−1);
         and (entry, picture with its mask outlined) for each tile of the contact sheet.
     """
     sampled, shown = (set(_spread(len(entries), count)) for count in (SAMPLED, SHOWN))
