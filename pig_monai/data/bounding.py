@@ -13,7 +13,7 @@ def bounding_box(mask: np.ndarray) -> Box | None:
     x = np.flatnonzero(mask.any(axis=1))
     if not len(x):
         return None
-    y = np.flatnonzero(mask.any(axis=0))
+    y = np.flatnonzero(mask[x[0] : x[-1] + 1].any(axis=0))
     return int(x[0]), int(y[0]), int(x[-1]) + 1, int(y[-1]) + 1
 
 

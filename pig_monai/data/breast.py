@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import label as connected_components
-from scipy.ndimage import maximum_filter, minimum_filter
 
 from pig_monai.data.bounding import Box, bounding_box, within
 from pig_monai.data.resampling import block_weights, resample
@@ -188,13 +187,13 @@ def _thick_part(above: np.ndarray, coarse: np.ndarray, longest: int) -> np.ndarr
         core = _largest(core)
         glaring = whole & (coarse > _GLARING * np.percentile(coarse[core], 98))
         if glaring.any():  # where the breast encloses it, it is metal or calcium, and filled in again
-            solid = _filled(_largest(whole & ~maximum_filter(glaring, 3)), gaps)
+            solid = _filled(_largest(whole & ~_grown(glaring, 3)), gaps)
     thin = round(_THIN * longest)
     opened = _opened(solid, thin)
     if not opened.any():
         return whole
     # opening rounds corners off: they grow again, while of a line that touches the breast little does
-    return maximum_filter(_largest(opened), 2 * max(1, thin // 4) + 1) & solid & whole
+    return _grown(_largest(opened), 2 * max(1, thin // 4) + 1) & solid & whole
 
 
 def _filled(whole: np.ndarray, gaps: int) -> np.ndarray:
@@ -209,7 +208,7 @@ def _filled(whole: np.ndarray, gaps: int) -> np.ndarray:
         return whole.copy()
     rim = gaps + 1
     padded = np.pad(whole[within(box)], rim)
-    closed = minimum_filter(maximum_filter(padded, 2 * gaps + 1), 2 * gaps + 1)
+    closed = _shrunk(_grown(padded, 2 * gaps + 1), 2 * gaps + 1)
     wall = slice(0, rim) if chest_wall_evidence(whole) <= 0 else slice(-rim, None)
     tall = np.flatnonzero(closed[rim] if wall.start == 0 else closed[-rim - 1])
     closed[wall, tall[0] : tall[-1] + 1] = True
@@ -222,7 +221,28 @@ def _filled(whole: np.ndarray, gaps: int) -> np.ndarray:
 def _opened(region: np.ndarray, side: int) -> np.ndarray:
     """Return the pixels of a region that a square of this side inside it covers; the image goes on mirrored."""
     side = max(1, side // 2 * 2 + 1)
-    return maximum_filter(minimum_filter(region, side, mode="reflect"), side, mode="reflect")
+    return _grown(_shrunk(region, side), side)
+
+
+def _grown(region: np.ndarray, side: int) -> np.ndarray:
+    """Return the pixels of a region, bool (w, h), and those with one of it in the square of odd side around them.
+
+    A window of v pixels and its neighbour of w pixels make one of v + w: a few steps, each over whole lines of the
+    image, are several times as fast as a filter that goes from pixel to pixel.
+    """
+    grown = np.pad(region, side // 2)
+    for axis in (0, 1):
+        lines, width = np.moveaxis(grown, axis, 0), 1
+        while width < side:
+            step = min(width, side - width)
+            lines, width = lines[:-step] | lines[step:], width + step
+        grown = np.moveaxis(lines, 0, axis)
+    return grown
+
+
+def _shrunk(region: np.ndarray, side: int) -> np.ndarray:
+    """Return the pixels of a region, bool (w, h), with nothing but it in the square of odd side around them."""
+    return ~_grown(~region, side)
 
 
 def _largest(region: np.ndarray) -> np.ndarray:

@@ -28,7 +28,6 @@ from pig_monai.data.records import Settings, check_folder
 from pig_monai.data.selection import Selection
 from pig_monai.data.shards import Shard
 from pig_monai.data.tsynth import find_tsynth
-from pig_monai.data.workers import start_early
 from pig_monai.errors import PigError
 from pig_monai.locking import check_free
 from pig_monai.stopping import stopping_at_once
@@ -191,8 +190,6 @@ def _run(dataset: Dataset, find: Find, options: SharedOptions) -> None:
         return
     told = f"stopped: what is finished stays in {folder}; the same command continues"
     with stopping_at_once(told), _logging_to(folder, path(options.log)):
-        if workers > 1 and job.merge is None:
-            start_early()
         done = _prepare(job, find(case_key, folder), mapping)
     if strict and done.skipped:
         where = f"see {folder / 'report.html'}" if shard is None else "the lines above name them"

@@ -10,16 +10,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pig_monai.data.dataset_summary import Records, Rows, content, spread_entries, summarise, without_numbers
-from pig_monai.data.folder import Entry, read_label, read_slice
+from PIL import Image
+
+from pig_monai.data.dataset_slices import look_at_slices
+from pig_monai.data.dataset_summary import Records, Rows, content, summarise, without_numbers
+from pig_monai.data.folder import Entry
 from pig_monai.files import write_json, write_text
 from pig_monai.html import codes, facts, figures, histogram, page, paragraph, picture, table, unfolding
-from pig_monai.pictures import tile
 
-SHOWN = 24
-"""Slices in the contact sheet, spread evenly over the dataset."""
-THUMBNAIL = 176
-"""Pixels of their sides, at most: about as they are shown, so that the outlines stay clear."""
 LISTED = 200
 """Cases listed for each reason, at most; report.json has them all."""
 
@@ -44,7 +42,8 @@ def write_report(
         skipped: rows with ``case``, ``view``, ``reason`` and ``remedy``.
         warnings: what the run's warnings said.
     """
-    report = summarise(dataset_dir, records, entries, skipped, warnings)
+    intensities, tiles = look_at_slices(dataset_dir, entries)
+    report = summarise(records, entries, intensities, skipped, warnings)
     write_json(dataset_dir / "report.json", report)
     parts = [
         facts(_overview(report, things)),
@@ -52,7 +51,7 @@ def write_report(
         "<h2>Views and sides</h2>",
         *_views_and_sides(report, things),
         "<h2>Slices</h2>",
-        *_contact_sheet(dataset_dir, entries, things),
+        *_contact_sheet(tiles, len(entries), things),
         "<h2>Skipped</h2>",
         *_skipped(report),
         "<h2>Lesions and intensities</h2>",
@@ -132,19 +131,17 @@ def _side(laterality: str) -> str:
     return {"L": "left", "R": "right"}.get(laterality, "side unknown")
 
 
-def _contact_sheet(dataset_dir: Path, entries: Sequence[Entry], things: str) -> list[str]:
-    if not entries:
+def _contact_sheet(tiles: Sequence[tuple[Entry, Image.Image]], slices: int, things: str) -> list[str]:
+    if not tiles:
         return [paragraph("None.")]
     shown = []
-    for entry in spread_entries(entries, SHOWN):
-        image = read_slice(dataset_dir / entry["image"])
-        mask = read_label(dataset_dir / entry["label"]) if "label" in entry else None
+    for entry, tile in tiles:
         kind = {"lesion": "", "lesion_free": "no lesion", "unlabelled": "not labelled"}[content(entry)]
         view = (entry["view"] or "view unknown").upper()
         place = "" if things == "images" else f"slice {entry['slice']}"
         caption = ", ".join(filter(None, [view, place, kind, f"case {entry['patient']}"]))
-        shown.append(picture(tile(image, mask, min(1.0, THUMBNAIL / max(image.shape))), caption))
-    text = f"{len(shown)} of {len(entries)} slices, spread evenly over the dataset; outlines enclose the masks."
+        shown.append(picture(tile, caption))
+    text = f"{len(shown)} of {slices} slices, spread evenly over the dataset; outlines enclose the masks."
     return [paragraph(text), figures(shown)]
 
 

@@ -7,17 +7,12 @@ import re
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pig_monai.data.fitting import BACKGROUND
-from pig_monai.data.folder import Entry, has_lesion, read_slice
+from pig_monai.data.folder import Entry, has_lesion
 from pig_monai.data.orientation import CHEST_WALL
-
-SAMPLED = 100
-"""Slices that the histogram of intensities is made of, spread evenly over the dataset."""
 
 _NUMBER = re.compile(r"[-+]?\d[\d.]*(?:e[-+]?\d+)?")
 
@@ -26,7 +21,11 @@ Rows = Sequence[Mapping[str, str | None]]
 
 
 def summarise(
-    dataset_dir: Path, records: Records, entries: Sequence[Entry], skipped: Rows, warnings: Sequence[str]
+    records: Records,
+    entries: Sequence[Entry],
+    intensities: Mapping[str, Any],
+    skipped: Rows,
+    warnings: Sequence[str],
 ) -> dict[str, Any]:
     """Return what ``report.json`` holds.
 
@@ -36,9 +35,9 @@ def summarise(
     or not each of their slices was taken.
 
     Args:
-        dataset_dir: the dataset folder; the slices that ``entries`` name exist.
         records: of the converted cases, see `pig_monai.data.prepare`.
         entries: of the datalist.
+        intensities: from `pig_monai.data.dataset_slices.look_at_slices`.
         skipped: rows with ``case``, ``view``, ``reason`` and ``remedy``.
         warnings: what the run's warnings said.
     """
@@ -59,7 +58,7 @@ def summarise(
         "spacing_mm": [statistics.median(s[axis] for s in spacings) for axis in (0, 1)] if spacings else None,
         "lesion_area": _quartiles([record["lesion_area"] for record in records if record["lesion_area"]]),
         "lesion_diameters": _diameters(records),
-        "intensities": _intensities(dataset_dir, spread_entries(entries, SAMPLED)),
+        "intensities": intensities,
         "chest_wall_right": sum("right" in record["chest_wall"] for record in records),
         "chest_wall_unsure": sum(not record["chest_wall"] for record in records),
         "laterality_disagrees": sum(_disagrees(record) for record in records),
@@ -71,12 +70,6 @@ def summarise(
 def content(entry: Entry) -> str:
     """Return ``"lesion"``, ``"lesion_free"`` or ``"unlabelled"``."""
     return "lesion" if has_lesion(entry) else "lesion_free" if "label" in entry else "unlabelled"
-
-
-def spread_entries(entries: Sequence[Entry], count: int) -> list[Entry]:
-    """Return ``count`` entries, or all where there are no more, spread evenly."""
-    count = min(count, len(entries))
-    return [entries[number * len(entries) // count] for number in range(count)]
 
 
 def _lesions(records: Records) -> int | None:
@@ -141,24 +134,6 @@ def _round_edges(top: float, most: int = 20) -> list[float]:
     widths = (digit * 10.0**power for power in range(-3, 12) for digit in (1, 2, 5))
     width = next(w for w in widths if top < w * most)
     return [round(number * width, 6) for number in range(int(top // width) + 2)]
-
-
-def _intensities(dataset_dir: Path, entries: Sequence[Entry]) -> dict[str, Any]:
-    """Return the histogram of the prepared values of some slices; the background, exactly −1, does not count."""
-    edges = np.linspace(-1, 1, 41)
-    counts, top, pixels = np.zeros(40, np.int64), 0, 0
-    for entry in entries:
-        image = read_slice(dataset_dir / entry["image"])
-        inside = image[image > BACKGROUND]
-        counts += np.histogram(inside, edges)[0]
-        top += int((inside >= 1).sum())
-        pixels += inside.size
-    return {
-        "slices": len(entries),
-        "edges": [round(float(edge), 3) for edge in edges],
-        "counts": counts.tolist(),
-        "share_at_upper_limit": round(top / pixels, 4) if pixels else None,
-    }
 
 
 def _folds(records: Records, entries: Sequence[Entry]) -> list[dict[str, Any]]:

@@ -302,8 +302,8 @@ def write_slice(path: str | Path, image: np.ndarray, spacing: Spacing = None) ->
         image: (W, H) in [−1, 1]; values beyond are clipped.
         spacing: (sx, sy) in mm; None where unknown (stored as 1).
     """
-    stored = np.rint((np.clip(image.astype(np.float64), -1, 1) + 1) / 2 * LEVELS).astype(np.uint16)
-    _write_nifti(path, stored, spacing, slope=2 / LEVELS, intercept=-1)
+    levels = (np.clip(image.astype(np.float64), -1, 1) + 1) * (LEVELS / 2)
+    _write_nifti(path, np.rint(levels).astype(np.uint16), spacing, slope=2 / LEVELS, intercept=-1)
 
 
 def write_label(path: str | Path, mask: np.ndarray, spacing: Spacing = None) -> None:

@@ -191,12 +191,16 @@ class VolumeMask:
             raise self._unreadable(cause) from cause
         if not same_place(_grid(self.image), grid):
             raise UnusableError(f"the mask's grid is {given}, the volume's {grid}", GRID_REMEDY)
+        self._nothing = np.zeros(grid.size[:2], bool)  # one for most slices: new memory takes time
+        self._nothing.flags.writeable = False
 
     def mask(self, index: int) -> np.ndarray:
         """Return the mask of frame ``index``: bool (columns, rows)."""
         try:
             values = np.asarray(self.image.dataobj[..., index])
-            return values > 0.5 if values.any() else np.zeros(values.shape, bool)  # most slices hold nothing
+            if not values.any():
+                return self._nothing
+            return values > (0.5 if values.dtype.kind == "f" else 0)  # whole numbers as they are: it takes less
         except Exception as cause:
             raise self._unreadable(cause) from cause
 

@@ -13,11 +13,11 @@ from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import BaseContext
 from pathlib import Path
 from types import TracebackType
 
 from pig_monai.data.cases import Case
+from pig_monai.data.early import worker_context
 from pig_monai.data.prepare import prepare_case
 from pig_monai.data.records import Record, Settings
 from pig_monai.data.volume import UnusableError
@@ -79,24 +79,6 @@ def prepare_cases(
     _in_processes(alone, 1, settings, dataset_dir, done)
 
 
-def start_early() -> None:
-    """Begin to import what workers need, while the search for cases goes on."""
-    context = _context()
-    if isinstance(context, multiprocessing.context.ForkServerContext):
-        from multiprocessing import forkserver
-
-        forkserver.ensure_running()
-
-
-def _context() -> BaseContext:
-    """Return how workers start: from a process that has imported all they need, and whose threads are none."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return context
-
-
 def _in_processes(cases: Sequence[Case], count: int, settings: Settings, dataset_dir: Path, done: Told) -> None:
     waiting = deque(cases)
     with _Team(min(count, len(cases)), settings, dataset_dir) as team:
@@ -151,7 +133,7 @@ class _Worker:
     """A process that prepares one case after the other."""
 
     def __init__(self, settings: Settings, dataset_dir: Path) -> None:
-        context = _context()
+        context = worker_context()
         self.connection, theirs = context.Pipe()
         self.process = context.Process(  # type: ignore[attr-defined]
             target=_serve, args=(theirs, settings, dataset_dir), daemon=True

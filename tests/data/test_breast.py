@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.ndimage import maximum_filter, minimum_filter
 
-from pig_monai.data.breast import chest_wall_side, clear_side, find_breast
+from pig_monai.data.breast import _grown, _shrunk, chest_wall_side, clear_side, find_breast
 from tests.data import breasts as b
 
 W, H = b.SHAPE
@@ -101,3 +102,14 @@ def test_a_magnified_view_has_no_clear_side() -> None:
     for image in (filled, round_one):
         assert clear_side(find_breast(image)) is None
     assert chest_wall_side(np.zeros((5, 5), bool)) == "left"
+
+
+@pytest.mark.parametrize("side", [1, 3, 9, 29])
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.98])
+def test_regions_grow_and_shrink_by_squares_as_scipy_filters_them(side: int, share: float) -> None:
+    rng = np.random.default_rng(side)
+    for shape in ((40, 31), (7, 50), (1, 1)):  # squares larger than the image, too
+        region = rng.random(shape) < share
+        for turned in (region, region.T):
+            np.testing.assert_array_equal(_grown(turned, side), maximum_filter(turned, side))
+            np.testing.assert_array_equal(_shrunk(turned, side), minimum_filter(turned, side))

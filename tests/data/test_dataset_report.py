@@ -13,7 +13,8 @@ import pytest
 from pydicom import uid
 
 from pig_monai.data.commands import dicom_to_slices
-from pig_monai.data.dataset_report import LISTED, SHOWN, write_report
+from pig_monai.data.dataset_report import LISTED, write_report
+from pig_monai.data.dataset_slices import SHOWN
 from pig_monai.data.folder import read_datalist, read_slice, write_label, write_slice
 from tests.data.broken_volumes import broken_volumes
 from tests.data.dbt_objects import COLUMNS, FRAMES, ROWS, SPACING, build, pixels, save, save_mask

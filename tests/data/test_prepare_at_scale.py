@@ -8,10 +8,12 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
 
+from pig_monai.data.early import start_early
 from pig_monai.data.keys import load_key
 from pig_monai.errors import PigError
 from pig_monai.locking import locked
@@ -212,3 +214,22 @@ def test_time_is_not_in_any_byte(source: Path, whole: Path, tmp_path: Path) -> N
     time.sleep(1.1)  # gzip counts in seconds
     prepare(source, tmp_path / "later")
     assert contents(tmp_path / "later") == contents(whole)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "started"),
+    [
+        ([], 0),
+        (["--workers", "1"], 0),
+        (["--workers=1"], 0),
+        (["--input", "DIR", "--workers", "4"], 1),
+        (["--workers=16", "--output=OUT"], 1),
+    ],
+)
+def test_workers_are_started_early_where_there_are_to_be_several(
+    arguments: list[str], started: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[None] = []
+    monkeypatch.setattr(forkserver, "ensure_running", lambda: calls.append(None))
+    start_early(arguments)
+    assert len(calls) == started
