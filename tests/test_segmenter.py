@@ -299,6 +299,20 @@ def test_a_resumed_training_keeps_its_best_weights(segmenter, phantom_dataset, t
     assert after["weights_sha256"] == best["weights_sha256"]
 
 
+def test_a_killed_training_does_not_miss_the_best_weights_that_were_replaced(segmenter, phantom_dataset, tmp_path):
+    """Killed after better ones took the place of those that the saved state names."""
+    shutil.copytree(segmenter, tmp_path / "run")
+    (path,) = (tmp_path / "run/checkpoints").glob("checkpoint_*.pt")
+    state = torch.load(path, weights_only=True)
+    gone = [(1e-6, "best_model_1_dice=0.0000.pt"), (2e-6, "best_model_2_dice=0.0000.pt")]
+    state["best"]["_saved"] = gone
+    torch.save(state, path)
+    ids = {"dataset_dir": phantom_dataset, "output_dir": tmp_path / "run", "resume": True, **SMALL}
+    result = run_bundle("training", "configs/train.yaml", **ids, max_epochs=3)
+    assert result.returncode == 0, result.stderr
+    assert json.loads((tmp_path / "run/model.json").read_text())["epoch"] == 3
+
+
 def test_a_small_mass_does_not_vanish_when_it_is_reduced(tmp_path):
     """512 to 256 pixels: a line one pixel wide, and a square that four pixels share, are half of no pixel."""
     parser = ConfigParser()
