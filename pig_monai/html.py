@@ -25,7 +25,7 @@ details { margin: 0.6em 0; border-left: 3px solid #ddd; padding-left: 0.8em } su
 .figures figure { margin: 0; break-inside: avoid } .figures img { width: 100%; image-rendering: auto }
 .figures figcaption { font-size: 12px; line-height: 1.3 }
 .number td:not(:first-child), .number th:not(:first-child) { text-align: right }
-.number td:not(:first-child) { white-space: nowrap }
+.number { display: block; overflow-x: auto } .number td:not(:first-child) { white-space: nowrap }
 .wide { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 440px), 1fr)); gap: 10px }
 .wide figure { margin: 0 } .wide figcaption { font-size: 12px; line-height: 1.3 }
 @media (max-width: 700px) { table { display: block; overflow-x: auto } th, td { padding-right: 0.8em } }

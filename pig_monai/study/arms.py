@@ -14,6 +14,9 @@ from pig_monai.study.settings import Study
 BASELINE = "real"
 """What all others are compared with: real slices with the classical augmentation that every arm has, too."""
 
+LONGER = "real, trained as long as with pairs"
+"""The title of the arm that tells what more training steps alone are worth."""
+
 EPOCHS, BATCH = 150, 16
 """Of ``train.yaml``, where a study does not say."""
 
@@ -44,7 +47,7 @@ def arms(study: Study, fold: int) -> Iterator[Arm]:
     methods = [method for method in study.chosen if method.masks != Masks.NONE]
     if not methods:
         return
-    yield Arm("real-longer", "real, trained as long as with pairs", ids=_longer(study, fold))
+    yield Arm("real-longer", LONGER, ids=_longer(study, fold))
     for method in methods:
         for pairs in sorted(study.num_pairs):
             yield Arm(f"{method.name}-{pairs}", f"real + {pairs} {method.name}", method, pairs)

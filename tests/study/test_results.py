@@ -85,8 +85,9 @@ def test_the_tables_say_what_was_found(given):
     assert joint["p"] == "0.031"
     sentences = list(in_short(rows))
     assert sentences[0].startswith("Real slices alone: Dice 29.0 % on 12 held-out slices of 6 patients")
-    assert sentences[1].startswith("joint, with 4 pairs: 44.0 %, +15.0 points (95 % CI +1")
-    assert sentences[1].endswith("the interval leaves 0 out).")
+    assert sentences[1].endswith("29.0 %, +0.0 points. What pairs give beyond that is theirs.")
+    assert sentences[-1].startswith("joint, with 4 pairs: 44.0 %, +15.0 points (95 % CI +1")
+    assert sentences[-1].endswith("the interval leaves 0 out).")
 
 
 def figure(sample: str, value: float | None) -> dict[str, object]:
