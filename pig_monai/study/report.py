@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 from PIL import Image
 
@@ -17,7 +17,7 @@ from pig_monai.features.shape import STATISTICS
 from pig_monai.features.space import MASK
 from pig_monai.files import sha256
 from pig_monai.html import facts, figures, page, paragraph, picture, table, unfolding
-from pig_monai.pairs_evaluation.figures import GENERATED
+from pig_monai.pairs_evaluation.figures import GENERATED, HELDOUT
 from pig_monai.pictures import lay_out, magnification, tile
 from pig_monai.study.arms import BASELINE, LONGER
 from pig_monai.study.charts import dice_by_pairs, quality_by_seconds
@@ -167,27 +167,18 @@ def _masks(results: Results) -> str:
     made = [one for one in results.methods if one.method.masks == Masks.MADE]
     if not made:
         return paragraph("No method of this study makes masks.")
-    head = ["median (largest difference of the distributions, 0 to 1)", "real", *(one.method.name for one in made)]
+    head = ["median (largest difference from the training masks' distribution, 0 to 1)"]
+    head += [*(one.method.name for one in made), "real, held out"]
     rows = []
     for name, statistic in STATISTICS.items():
-        real = [_real_median(one.quality[0], name) for one in made]
-        cells = []
-        for one in made:
-            median = one.figure(("median", name, MASK), (GENERATED,)).mean
-            gap = one.figure(("ks", name, MASK), (GENERATED,)).mean
-            cells.append("–" if median is None else f"{statistic.factor * median:.3g} ({gap:.2f})")
-        rows.append([statistic.title, "–" if real[0] is None else f"{statistic.factor * real[0]:.3g}", *cells])
+        cells = [_mask_cell(one, name, statistic.factor, GENERATED) for one in made]
+        rows.append([statistic.title, *cells, _mask_cell(made[0], name, statistic.factor, HELDOUT)])
     return table(head, rows)
 
 
-def _real_median(metrics: dict[str, Any], name: str) -> float | None:
-    """Return the training masks' median, which the note of the generated ones' tells."""
-    notes = [
-        f["note"]
-        for f in metrics["figures"]
-        if (f["metric"], f["features"], f["sample"]) == ("median", name, GENERATED)
-    ]
-    return float(notes[0].split()[0]) if notes else None
+def _mask_cell(one: MethodResult, name: str, factor: float, sample: str) -> str:
+    median, gap = (one.figure((metric, name, MASK), (sample,)).mean for metric in ("median", "ks"))
+    return "–" if median is None or gap is None else f"{factor * median:.3g} ({gap:.2f})"
 
 
 def _gallery(one: MethodResult) -> str:
@@ -208,7 +199,9 @@ def _gallery(one: MethodResult) -> str:
 def _provenance(results: Results) -> list[str]:
     study = results.study
     settings = {
-        name: _plain(value) for name, value in asdict(study).items() if name not in ("output", "dataset_dir")
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in asdict(study).items()
+        if name not in ("output", "dataset_dir")
     }
     weights = [[one.method.name, str(one.quality[0]["settings"]["pairs"])[:12]] for one in results.methods]
     configs = [
@@ -223,16 +216,12 @@ def _provenance(results: Results) -> list[str]:
             }
         ),
         unfolding(
-            "The study file", "without its paths", [f"<pre>{yaml.safe_dump(settings, sort_keys=False)}</pre>"]
+            "The study file",
+            "without its paths",
+            [f"<pre>{html.escape(yaml.safe_dump(settings, sort_keys=False))}</pre>"],
         ),
         unfolding(
             "Pairs", "beginning of the SHA-256 of each list, first fold", [table(["method", "list"], weights)]
         ),
         unfolding("Configs", "beginning of the SHA-256 of each file", [table(["file", "SHA-256"], configs)]),
     ]
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray | tuple):
-        return list(value)
-    return dict(value) if isinstance(value, dict) else value

@@ -78,6 +78,7 @@ class Cost:
     seconds: float | None
 
 
+@dataclass(frozen=True)
 class MethodResult:
     """A row of table 1.
 
@@ -86,9 +87,8 @@ class MethodResult:
         method: which.
     """
 
-    def __init__(self, study: Study, method: Method) -> None:
-        self.study = study
-        self.method = method
+    study: Study
+    method: Method
 
     def folder(self, kind: str, fold: int) -> Path:
         """Return the folder of ``pairs`` or ``quality``."""
@@ -184,6 +184,7 @@ class Difference:
     p_holm: float
 
 
+@dataclass(frozen=True)
 class ArmResult:
     """A row of table 2: an arm's evaluations in all folds, by all seeds.
 
@@ -192,9 +193,8 @@ class ArmResult:
         arm: which.
     """
 
-    def __init__(self, study: Study, arm: Arm) -> None:
-        self.study = study
-        self.arm = arm
+    study: Study
+    arm: Arm
 
     @cached_property
     def runs(self) -> dict[tuple[int, int], list[dict[str, str]]]:

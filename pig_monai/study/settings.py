@@ -104,7 +104,7 @@ class Study:
         Raises:
             PigError: names the setting.
         """
-        for name, least in (("methods", 0), ("num_pairs", 1), ("folds", 1), ("seeds", 1)):
+        for name, least in (("methods", 1), ("num_pairs", 1), ("folds", 1), ("seeds", 1)):
             _check_list(name, getattr(self, name), least)
         for name in self.methods:
             find_method(name)
@@ -137,7 +137,9 @@ class Study:
                 if id_ in _GIVEN | own:
                     raise PigError(f"{name}#{id_} is for the study or a method to say", "leave it out")
                 if id_ not in known:
-                    raise PigError(f"{name}#{id_} is no id of these trainings", f"see the top of {CONFIGS}")
+                    raise PigError(
+                        f"{name}#{id_} is no id of its configs", f"their ids are explained in {CONFIGS}"
+                    )
 
     @property
     def chosen(self) -> list[Method]:
