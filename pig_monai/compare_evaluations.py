@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from pig_monai.cli import as_whole, run_command
 from pig_monai.errors import PigError
 from pig_monai.evaluation.results import MEASURES, Measure, markdown
-from pig_monai.files import write_json
+from pig_monai.files import read_rows, write_json
 from pig_monai.metrics.bootstrap import Estimate, estimate
 
 Key = tuple[str, ...]
@@ -99,12 +98,7 @@ def _read(folders: Sequence[Path], file: str, by: Key) -> Rows:
     rows: Rows = {}
     for folder in folders:
         path = folder / file
-        try:
-            with open(path, newline="", encoding="utf-8") as stream:
-                own = list(csv.DictReader(stream))
-        except OSError as cause:
-            raise PigError(f"{path} cannot be read ({cause.strerror})", _REMEDY) from None
-        for row in own:
+        for row in read_rows(path, _REMEDY):
             key = tuple(row.get(column, "") for column in by)
             if key in rows:
                 raise PigError(f"{path} has slice {key[0]}, as another folder has", "give each fold once")

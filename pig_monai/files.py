@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import io
 import json
@@ -107,3 +108,16 @@ def sha256(source: str | Path) -> str:
     """Return the SHA-256 of a file's bytes as 64 hex digits."""
     with open(source, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read_rows(path: str | Path, remedy: str) -> list[dict[str, str]]:
+    """Return the rows of a CSV file by the names in its head.
+
+    Raises:
+        PigError: it cannot be read; ``remedy`` says what to do.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as stream:
+            return list(csv.DictReader(stream))
+    except OSError as cause:
+        raise PigError(f"{path} cannot be read ({cause.strerror})", remedy) from None

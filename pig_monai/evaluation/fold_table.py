@@ -12,7 +12,7 @@ from typing import Any
 
 from pig_monai.evaluation.notes import notes
 from pig_monai.evaluation.results import MEASURES, Measure, markdown
-from pig_monai.files import read_json
+from pig_monai.files import read_json, read_rows
 from pig_monai.html import page, paragraph, table
 from pig_monai.metrics.bootstrap import Estimate, estimate
 
@@ -45,8 +45,7 @@ class FoldFigures:
     def read(cls, fold: int, folder: Path) -> FoldFigures:
         """Read what `Evaluation` left in a folder."""
         summary = read_json(folder / "summary.json", REMEDY)
-        with open(folder / "metrics.csv", newline="") as stream:
-            slices = list(csv.DictReader(stream))
+        slices = read_rows(folder / "metrics.csv", REMEDY)
         means = {name: summary["measures"][name]["mean"] for name in MEASURES}
         return cls(fold, means, summary["counts"], slices)
 

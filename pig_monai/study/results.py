@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 import statistics
 from collections import defaultdict
@@ -17,7 +16,7 @@ import torch
 from scipy.stats import wilcoxon
 
 from pig_monai.errors import PigError
-from pig_monai.files import read_json
+from pig_monai.files import read_json, read_rows
 from pig_monai.metrics.bootstrap import Estimate, estimate
 from pig_monai.metrics.two_samples import holm
 from pig_monai.pairs_evaluation.figures import EQUAL, GENERATED, HELDOUT
@@ -156,7 +155,7 @@ class MethodResult:
         folder = self._training_folder(fold, training)
         batch = read_json(folder / "run.json", REMEDY)["settings"]["batch_size"]
         done, seconds = 0, 0.0
-        for row in read_rows(folder / "metrics.csv") if (folder / "metrics.csv").is_file() else []:
+        for row in read_rows(folder / "metrics.csv", REMEDY) if (folder / "metrics.csv").is_file() else []:
             if row["images_per_second"]:
                 iteration = int(row["iteration"])
                 seconds += (iteration - done) * batch / float(row["images_per_second"])
@@ -203,7 +202,7 @@ class ArmResult:
         for fold in self.study.folds:
             for seed in self.study.seeds:
                 folder = self.study.output / f"fold_{fold}/segmenters/{self.arm.name}/seed_{seed}/evaluation"
-                found[fold, seed] = [row for row in read_rows(folder / "metrics.csv") if row["dice"]]
+                found[fold, seed] = [row for row in read_rows(folder / "metrics.csv", REMEDY) if row["dice"]]
         return found
 
     def over_runs(self, measure: str) -> Spread:
@@ -280,16 +279,3 @@ class Results:
             one.arm.name: Difference(of, p, p_holm)
             for one, (of, p), p_holm in zip(others, found, corrected, strict=True)
         }
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a CSV file.
-
-    Raises:
-        PigError: it cannot be read.
-    """
-    try:
-        with open(path, newline="", encoding="utf-8") as stream:
-            return list(csv.DictReader(stream))
-    except OSError as cause:
-        raise PigError(f"{path} cannot be read ({cause.strerror})", REMEDY) from None
