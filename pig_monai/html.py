@@ -252,13 +252,13 @@ def plot(
     labels = [(place(x, low)[0], bottom + 15.0, "middle", x) for x in sorted({min(xs), max(xs)})]
     labels += [(left - 6.0, place(min(xs), y)[1] + 4, "end", y) for y in (low + margin, high - margin)]
     for x, y, anchor, value in labels:
-        frame += f"<text x='{x:.1f}' y='{y:.1f}' text-anchor='{anchor}' font-size='12'>{_short(value)}</text>"
+        frame += f"<text x='{x:.1f}' y='{y:.1f}' text-anchor='{anchor}' font-size='12'>{short(value)}</text>"
     named = f"<text x='{(left + right) / 2}' y='{height - 6}' text-anchor='middle' font-size='12'>"
     return _chart(f"{frame}{drawn}{named}{html.escape(x_name)}</text>", y_name, width, height)
 
 
-def _short(value: float) -> str:
-    """Return a number that fits beside an axis: 18100 rather than 1.81e+04."""
+def short(value: float) -> str:
+    """Return a number in three digits or so: 0.0312, 18100."""
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
 
 

@@ -12,7 +12,7 @@ from scipy.spatial.distance import cdist
 from pig_monai.data.folder import Entry
 from pig_monai.features.shape import STATISTICS
 from pig_monai.features.space import MASK, SLICE, FeatureSpace
-from pig_monai.html import facts, figures, page, paragraph, picture, steps, table, unfolding
+from pig_monai.html import facts, figures, page, paragraph, picture, short, steps, table, unfolding
 from pig_monai.pairs_evaluation.answers import ANSWERS_HEAD, answers, spread
 from pig_monai.pairs_evaluation.compare import Comparison
 from pig_monai.pairs_evaluation.figures import COLUMNS, EQUAL, GENERATED, HELDOUT, NEAREST, SPLIT, Figure, find
@@ -124,18 +124,14 @@ def _distance_rows(found: Sequence[Figure], spaces: Sequence[FeatureSpace]) -> l
                     for metric in ("frechet", "kernel", "precision", "recall", "density", "coverage")
                 ]
                 if given[0] is not None:
-                    values = ["–" if f is None or f.value is None else _short(f.value) for f in given]
+                    values = ["–" if f is None or f.value is None else short(f.value) for f in given]
                     sd = find(found, "kernel_sd", space.name, region, sample)
                     if sd is not None and sd.value is not None:
-                        values[1] += f" ± {_short(sd.value)}"
+                        values[1] += f" ± {short(sd.value)}"
                     values[0] += spread(found, space.name, region) if sample == SPLIT else ""
                     named = [space.title, region] if sample == GENERATED else ["", ""]  # once is enough
                     rows.append([*named, title, str(given[0].n_generated), *values])
     return rows
-
-
-def _short(value: float) -> str:
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
 
 
 _MASK_HEAD = [
@@ -232,6 +228,6 @@ def _all_figures(found: Sequence[Figure]) -> str:
     rows = []
     for figure in found:
         row = figure.row()
-        row["value"] = "refused" if figure.value is None else _short(figure.value)
+        row["value"] = "refused" if figure.value is None else short(figure.value)
         rows.append([row[name] for name in COLUMNS])
     return table([name.replace("_", " ") for name in COLUMNS], rows)

@@ -8,6 +8,7 @@ from typing import Any
 
 from pig_monai.evaluation.results import MEASURES
 from pig_monai.features.space import LESION, MASK, SLICE
+from pig_monai.html import short
 from pig_monai.study.results import OVERLAPS, ArmResult, Key, MethodResult, Results, Spread
 
 Row = dict[str, Any]
@@ -155,7 +156,7 @@ def _spread(mean: float | None, sd: float | None, percent: bool) -> str:
         return "–"
     if percent:
         return f"{100 * mean:.1f}" + ("" if sd is None else f" ± {100 * sd:.1f}")
-    return f"{mean:.3g}" + ("" if sd is None else f" ± {sd:.2g}")
+    return short(mean) + ("" if sd is None else f" ± {sd:.2g}")
 
 
 def _between(low: float | None, high: float | None, sign: str = "") -> str:
