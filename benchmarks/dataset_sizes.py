@@ -19,6 +19,7 @@ import numpy as np
 from common import frechet_distance, load_dataset, print_table
 from torch import Tensor
 
+from pig_monai.bundle import default_amp
 from pig_monai.cli import run_command
 from pig_monai.data.folder import read_datalist
 from pig_monai.denoisers import load_denoiser
@@ -66,7 +67,7 @@ def nearest(images: np.ndarray, training: np.ndarray) -> tuple[np.ndarray, float
 
 def judge(runs: Path, which: str, real: dict[str, Tensor], training: dict[str, Tensor], sheet: Path) -> list[str]:
     """Compare 256 pairs with the held-out slices, and draw a few beside what they may have been copied from."""
-    networks = [load_denoiser(runs / role / f"model_{role}{which}.pt", role, "cpu", amp=True)
+    networks = [load_denoiser(runs / role / f"model_{role}{which}.pt", role, "cpu", amp=default_amp("cpu"))
                 for role in ("guider", "generator")]  # fmt: skip
     sampler = PairSampler(*networks, seed=1)
     pairs = [pair for start in range(0, PAIRS, BATCH) for pair in sampler.draw(range(start, start + BATCH))]

@@ -14,6 +14,7 @@ import time
 import torch
 from common import print_table
 
+from pig_monai.bundle import default_amp
 from pig_monai.cli import run_command
 from pig_monai.denoisers import load_denoiser
 from pig_monai.diffusion.noise import PairNoise
@@ -42,8 +43,8 @@ def compare(
         pairs: how many.
         clamp: keep the estimates in [-1, 1].
     """
-    guider = load_denoiser(guider_ckpt, "guider", "cpu", clamp=clamp, amp=True)
-    generator = load_denoiser(generator_ckpt, "generator", "cpu", clamp=clamp, amp=True)
+    guider = load_denoiser(guider_ckpt, "guider", "cpu", clamp=clamp, amp=default_amp("cpu"))
+    generator = load_denoiser(generator_ckpt, "generator", "cpu", clamp=clamp, amp=default_amp("cpu"))
     schedule, size = generator.denoiser.schedule, generator.meta["image_size"]
 
     def draw(solver: str, steps: int) -> tuple[torch.Tensor, torch.Tensor, float]:

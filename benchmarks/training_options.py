@@ -14,6 +14,7 @@ from common import frechet_distance, load_dataset, print_table
 from torch import nn
 from tqdm import tqdm
 
+from pig_monai.bundle import default_amp
 from pig_monai.cli import run_command
 from pig_monai.diffusion.noise import PairNoise
 from pig_monai.diffusion.sampling import Denoiser, sample_pairs
@@ -49,7 +50,7 @@ def train(name: str, prepare: GuiderBatch | GeneratorBatch, data: dict, iteratio
         optimizer.step()
         schedule.step()
         ema.update_parameters(network)
-    return Denoiser(ema.module.eval(), SCHEDULE, prepare.prediction, amp=True)
+    return Denoiser(ema.module.eval(), SCHEDULE, prepare.prediction, amp=default_amp("cpu"))
 
 
 def judge(guider: Denoiser, generator: Denoiser, data: dict) -> list[str]:

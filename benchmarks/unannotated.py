@@ -1,40 +1,29 @@
 """What slices without masks are worth: a few annotated slices alone, against the same with all others unannotated.
 
-    python benchmarks/unannotated.py --dataset_dir DATASET --output_dir OUT [--annotated 50]
+    python benchmarks/unannotated.py --dataset_dir DATASET --output_dir OUT --segmenter_ckpt RUN [--annotated 50]
 
 Each arm trains the MAISI-style generator with the commands that a user types: an autoencoder and an unconditional
 net on all slices that the arm has, then the branch on those with a mask. Both arms get the same networks,
-iterations and seeds; fold 0 is held out of everything. Then each makes slices for the held-out fold's masks, which
-no network has seen, and they are compared with real slices. The same command again continues where it was stopped.
+iterations and seeds; fold 0 is held out of everything, the segmenter included. Then each makes slices for the
+held-out fold's masks, which no network has seen, and they are compared with real slices: by their distance to the
+training slices, by how much brighter the lesions are than what is around them, and by whether the segmenter finds
+the mask that a slice was made for. The same command again continues where it was stopped.
 """
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import frechet_distance, load_dataset, print_table
+from common import consistency, frechet_distance, load_dataset, print_table, run_bundle
 
 from pig_monai.cli import run_command
 from pig_monai.data.folder import Entry, has_lesion, read_datalist, write_datalist
 from pig_monai.report import lesion_contrast
 
-ROOT = Path(__file__).parents[1]
-CONFIGS = "bundles/pig_dbt/configs"
 FOLD = 0
-
-
-def run(run_id: str, config: str, output_dir: Path, **ids: object) -> Path:
-    """Run a command of the bundle, and return its folder."""
-    command = [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", f"{CONFIGS}/{config}"]
-    options = [text for name, value in ids.items() for text in (f"--{name}", str(value))]
-    print(f"{run_id} {output_dir}", flush=True)
-    subprocess.run([*command, *options, "--output_dir", str(output_dir)], cwd=ROOT, check=True)
-    return output_dir
 
 
 def dataset(source: Path, target: Path, entries: list[Entry]) -> Path:
@@ -76,7 +65,7 @@ def arms(source: Path, output: Path, annotated: int) -> dict[str, Path]:
 def train(folder: Path, data: Path, masks: Path, sizes: dict[str, Any], iterations: dict[str, int]) -> Path:
     """Train one arm, and return its slices for the held-out masks."""
     common = {"dataset_dir": data, "fold": FOLD, "image_size": sizes["image_size"], "preview_interval": 0}
-    autoencoder = run(
+    autoencoder = run_bundle(
         "training", "train_autoencoder.yaml", folder / "autoencoder", **common, batch_size=4,
         autoencoder_channels="[32,64]", autoencoder_res_blocks=1, learning_rate=5e-4,
         max_iterations=iterations["autoencoder"], adversary_start=iterations["autoencoder"],
@@ -87,15 +76,15 @@ def train(folder: Path, data: Path, masks: Path, sizes: dict[str, Any], iteratio
         "num_res_blocks": 1, "num_head_channels": 32, "norm_num_groups": 16, "batch_size": 8,
         "learning_rate": 4e-4, "autoencoder_ckpt": autoencoder, "checkpoint_interval": 200,
     }  # fmt: skip
-    base = run(
+    base = run_bundle(
         "training", "train_generator.yaml", folder / "base", **common, **levels,
         condition="none", learn_from="all", max_iterations=iterations["base"],
     )  # fmt: skip
-    branch = run(
+    branch = run_bundle(
         "training", "train_generator.yaml", folder / "branch", **common, **levels,
         base_ckpt=base, max_iterations=iterations["branch"],
     )  # fmt: skip
-    return run(
+    return run_bundle(
         "infer_slices", "infer_slices.yaml", folder / "slices", generator_ckpt=branch, masks_dir=masks, fold=-1,
         num_pairs=sizes["slices"], seed=0, batch_size=16, amp="false",
     )  # fmt: skip
@@ -105,6 +94,7 @@ def compare(
     *,
     dataset_dir: str,
     output_dir: str,
+    segmenter_ckpt: str,
     annotated: int = 50,
     image_size: int = 128,
     slices: int = 256,
@@ -117,6 +107,7 @@ def compare(
     Args:
         dataset_dir: dataset folder, all of it annotated; fold 0 is held out.
         output_dir: receives datasets, runs and slices.
+        segmenter_ckpt: of a segmenter that was trained on the other folds' real slices.
         annotated: slices that keep their masks.
         image_size: pixels a side.
         slices: to generate an arm, for the held-out masks in turn.
@@ -129,16 +120,19 @@ def compare(
     sizes = {"image_size": image_size, "channels": "[32,64,96]", "slices": slices}
     iterations = {"autoencoder": autoencoder, "base": base, "branch": branch}
     training, heldout = (load_dataset(str(source), image_size, FOLD, h)["image"].numpy() for h in (False, True))
-    rows = [
-        ["real, held out", "", f"{frechet_distance(training, heldout):.1f}", contrast(source, image_size, True)]
-    ]
+    rows = []
     for arm in ("alone", "with_others"):
         made = train(output / f"runs/{arm}", found[arm], found["masks"], sizes, iterations)
         images = load_dataset(str(made), image_size)["image"].numpy()
-        rows.append(
-            [arm, str(len(images)), f"{frechet_distance(training, images):.1f}", contrast(made, image_size)]
-        )
-    print_table(["slices", "n", "Fréchet distance to real training slices", "median lesion contrast"], rows)
+        found_masks = consistency(source, made, Path(segmenter_ckpt), output / f"evaluations/{arm}")
+        if not rows:
+            distance = frechet_distance(training, heldout)
+            of_real = contrast(source, image_size, True)
+            rows.append(["real, held out", len(heldout), f"{distance:.1f}", of_real, found_masks["heldout"]])
+        distance = frechet_distance(training, images)
+        rows.append([arm, len(images), f"{distance:.1f}", contrast(made, image_size), found_masks["generated"]])
+    head = ["slices", "n", "Fréchet distance to real training slices", "median lesion contrast", "Dice, %"]
+    print_table(head, rows)
 
 
 def contrast(folder: Path, image_size: int, held_out: bool = False) -> str:

@@ -143,8 +143,7 @@ class _Leader:
             self._draw_pictures()
         except StopAskedError as asked:
             pairs.save(job.num_pairs)
-            told = f"stopped with {len(pairs.entries)} pairs of {pairs.judged} candidates in {job.folder}"
-            print(f"{told}; the same command continues", file=sys.stderr)
+            print(f"stopped with {self._found()}; the same command continues", file=sys.stderr)
             sys.exit(asked.status)
         except BaseException:
             pairs.save(job.num_pairs)
@@ -153,9 +152,9 @@ class _Leader:
 
     def _draw_rounds(self) -> None:
         job, pairs = self.job, self.pairs
-        spacing = self.sampler.spacing
+        spacing, things = self.sampler.spacing, self.sampler.things
         with (
-            tqdm(total=job.num_pairs, initial=job.found(pairs), desc="pairs", unit="pair") as bar,
+            tqdm(total=job.num_pairs, initial=job.found(pairs), desc=things, unit=things.rstrip("s")) as bar,
             tqdm(total=len(self.sampler.grid), desc="steps", leave=False, position=1) as steps,
         ):
             while (wanted := job.num_pairs - job.found(pairs)) > 0:
@@ -188,11 +187,14 @@ class _Leader:
             draw_contact_sheet(self.pairs.folder, self.pairs.entries)
             draw_film_strip(self.pairs.folder, self.pairs.entries, self.sampler, self.stop.check)
 
+    def _found(self) -> str:
+        pairs = self.pairs
+        return f"{len(pairs.entries)} {self.sampler.things} of {pairs.judged} candidates in {self.job.folder}"
+
     def _tell(self) -> None:
         pairs, job = self.pairs, self.job
-        told = f"{len(pairs.entries)} pairs of {pairs.judged} candidates in {job.folder}"
         cost = f"; {self.seconds / self.drawn:.3f} s a candidate" if self.drawn else ""
-        print(f"{told}{cost}; rejected: {describe_counts(pairs.rejected)}", file=sys.stderr)
+        print(f"{self._found()}{cost}; rejected: {describe_counts(pairs.rejected)}", file=sys.stderr)
         if not job.replace_rejected and len(pairs.entries) < job.min_accepted * pairs.judged:
             error = too_few_accepted(len(pairs.entries), pairs.rejected, job.limits)
             print(f"warning: {error}", file=sys.stderr)

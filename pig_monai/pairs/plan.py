@@ -42,10 +42,10 @@ def plan_pairs(sampler: Sampler, job: PairsJob) -> None:
         **dict(_networks(sampler)),
         **_sampling(sampler, job, ranks),
         **_limits(job),
-        "output_dir": f"{job.folder} ({_held(intention, pairs)})",
+        "output_dir": f"{job.folder} ({_held(intention, pairs, sampler.things)})",
         **_costs(sampler, job, pairs, ranks),
     }
-    print_plan(f"plan of {job.num_pairs} {'pairs' if job.replace_rejected else 'candidates'}", lines)
+    print_plan(f"plan of {job.num_pairs} {sampler.things if job.replace_rejected else 'candidates'}", lines)
 
 
 def _networks(sampler: Sampler) -> Iterator[tuple[str, str]]:
@@ -79,11 +79,11 @@ def _limits(job: PairsJob) -> dict[str, str]:
     return {name: f"{value:.4g} {UNITS[name]}" for name, value in job.limits.to_dict().items()}
 
 
-def _held(intention: Intention, pairs: PairsFolder) -> str:
+def _held(intention: Intention, pairs: PairsFolder, things: str) -> str:
     if not pairs.judged:
         return WORDS[intention]
     counts = describe_counts(pairs.rejected)
-    there = f"{len(pairs.entries)} pairs of {pairs.judged} candidates are there"
+    there = f"{len(pairs.entries)} {things} of {pairs.judged} candidates are there"
     return f"{WORDS[intention]}, {there}, rejected: {counts}"
 
 

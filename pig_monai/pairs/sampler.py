@@ -53,6 +53,9 @@ class Sampler(ABC):
         PigError: an unknown solver, a number of steps outside 2 … T, or a wish that the generator cannot hear.
     """
 
+    things = "pairs"
+    """What users are told that it makes."""
+
     def __init__(
         self,
         generator: LoadedDenoiser,

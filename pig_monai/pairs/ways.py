@@ -159,6 +159,8 @@ class UnconditionalSampler(Sampler):
     Arguments as of `Sampler`; the generator was trained with condition ``none``.
     """
 
+    things = "slices"
+
     def __init__(self, generator: LoadedDenoiser, **settings: Any) -> None:
         check_condition(generator, ("none",), "infer_slices without masks")
         super().__init__(generator, **settings)
@@ -184,6 +186,8 @@ class GivenMaskSampler(Sampler):
         masks: at the generator's image size; pair i has the mask of number i modulo their number.
         **settings: the other arguments of `Sampler`.
     """
+
+    things = "slices"
 
     def __init__(
         self,

@@ -22,6 +22,8 @@ SIZE = 8
 
 
 class KnownSampler:
+    things = "pairs"
+
     def __init__(self, every: int = 3) -> None:
         self.every = every
         self.seed, self.image_size, self.grid, self.device = 5, SIZE, [(1, 0), (0, -1)], "cpu"

@@ -116,11 +116,12 @@ def test_a_folder_of_slices_for_given_masks_says_whose_they_are(phantom_dataset,
     assert contents(tmp_path / "merged") == contents(tmp_path / "all")
 
 
-def test_slices_without_masks_are_a_dataset_folder_without_labels(tmp_path):
+def test_slices_without_masks_are_a_dataset_folder_without_labels(tmp_path, capsys):
     def draw() -> Any:
         return slice_sampler(loaded("generator", Mix(0.8, 0.0), condition="none"), None, **SETTINGS)
 
     generate(draw(), tmp_path / "all", NO_LIMITS, num_pairs=5, batch_size=2)
+    assert f"5 slices of 5 candidates in {tmp_path / 'all'};" in capsys.readouterr().err
     entries = read_datalist(tmp_path / "all")["training"]
     assert [entry["index"] for entry in entries] == list(range(5))
     assert not any({"label", "mask_of"} & set(entry) for entry in entries)

@@ -1,0 +1,114 @@
+"""Whether mask and slice belong together on latents as they do on pixels, at equal training time, on the phantom.
+
+    python benchmarks/phantom_latents.py --dataset_dir DATASET --output_dir OUT [--pixel_iterations 1000 …]
+
+DATASET is `make demo`'s (runs/demo/dataset). All learn from the patients of its folds 1 to 4: the paper's nets on
+pixels (presets/demo.yaml), and on latents (presets/maisi_demo.yaml) the three kinds of generator, with one guider.
+Choose iterations that take equal CPU time; the table says what they took, the autoencoder included. The segmenter
+is trained on the same patients' real slices and judges all pairs. The same command again continues where it was
+stopped; CPU seconds are kept in OUT/cpu.csv.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from common import consistency, print_table, run_bundle
+
+from pig_monai.cli import run_command
+from pig_monai.files import read_rows
+
+FOLD = 0
+
+
+class Timed:
+    """Runs trainings, and keeps the CPU seconds that each took.
+
+    Args:
+        table: the CSV file, a row for each run that ended.
+    """
+
+    def __init__(self, table: Path) -> None:
+        self.table = table
+
+    def train(self, configs: Sequence[str], output_dir: Path, **ids: object) -> Path:
+        """Train with the bundle's command, and return the run's folder."""
+        before = sum(os.times()[2:4])
+        run_bundle("training", configs, output_dir, **ids)
+        new = not self.table.exists()
+        with self.table.open("a", encoding="utf-8") as stream:
+            stream.write("run,cpu_seconds\n" * new + f"{output_dir},{sum(os.times()[2:4]) - before:.0f}\n")
+        return output_dir
+
+    def minutes(self, runs: Sequence[Path]) -> float:
+        """Return the CPU minutes of some runs, continuations included."""
+        names = {str(run) for run in runs}
+        rows = read_rows(self.table, "run the benchmark in a new folder")
+        return sum(float(row["cpu_seconds"]) for row in rows if row["run"] in names) / 60
+
+
+def compare(
+    *,
+    dataset_dir: str,
+    output_dir: str,
+    pixel_iterations: int = 1000,
+    autoencoder_iterations: int = 1000,
+    latent_iterations: int = 1500,
+    segmenter_epochs: int = 12,
+    pairs: int = 128,
+) -> None:
+    """Train all, and print the table.
+
+    Args:
+        dataset_dir: the phantom's slices.
+        output_dir: receives runs, pairs and evaluations.
+        pixel_iterations: of guider and generator each, on pixels.
+        autoencoder_iterations: of the autoencoder.
+        latent_iterations: of guider and generators each, on latents.
+        segmenter_epochs: of the segmenter.
+        pairs: to generate each way.
+    """
+    dataset, output = Path(dataset_dir).resolve(), Path(output_dir).resolve()
+    timed = Timed(output / "cpu.csv")
+    output.mkdir(parents=True, exist_ok=True)
+    common = {"dataset_dir": dataset, "fold": FOLD}
+    segmenter = output / "segmenter"
+    if not (segmenter / "model.json").exists():
+        timed.train(["train.yaml"], segmenter, **common, image_size=64, max_epochs=segmenter_epochs, resume=True)
+    pixels, latents = "presets/demo.yaml", "presets/maisi_demo.yaml"
+    on_pixels = {**common, "max_iterations": pixel_iterations}
+    autoencoder = timed.train(
+        ["train_autoencoder.yaml", latents],
+        output / "autoencoder",
+        **common,
+        max_iterations=autoencoder_iterations,
+    )
+    on_latents = {**common, "max_iterations": latent_iterations, "autoencoder_ckpt": autoencoder}
+    rows = []
+    for where, preset, ids, kinds in (
+        ("pixels", pixels, on_pixels, ("concat",)),
+        ("latents", latents, on_latents, ("maisi", "controlnet", "concat")),
+    ):
+        guider = timed.train(["train_guider.yaml", preset], output / f"{where}_guider", **ids)
+        for kind in kinds:
+            folder = output / f"{where}_{kind}"
+            generator = timed.train(
+                ["train_generator.yaml", preset], folder / "generator", **ids, generator=kind, guider_ckpt=guider
+            )
+            made = run_bundle(
+                "infer_pairs", "infer_pairs.yaml", folder / "pairs", guider_ckpt=guider, generator_ckpt=generator,
+                num_pairs=pairs, seed=0, batch_size=16,
+            )  # fmt: skip
+            dice = consistency(dataset, made, segmenter, folder / "evaluation")
+            if not rows:
+                rows.append(["the phantom's own slices, held out", "", "", dice["heldout"]])
+            trained = [guider, generator, *([autoencoder] if where == "latents" else [])]
+            spent = f"{timed.minutes(trained):.0f}"
+            rows.append([f"{kind}, {where}", ids["max_iterations"], spent, dice["generated"]])
+    print_table(["pairs", "iterations a network", "training, CPU minutes", "Dice, %"], rows)
+
+
+if __name__ == "__main__":
+    run_command(compare)
