@@ -6,7 +6,7 @@ DATASET is `make demo`'s (runs/demo/dataset). All learn from the patients of its
 pixels (presets/demo.yaml), and on latents (presets/maisi_demo.yaml) the three kinds of generator, with one guider.
 Choose iterations that take equal CPU time; the table says what they took, the autoencoder included. The segmenter
 is trained on the same patients' real slices and judges all pairs. The same command again continues where it was
-stopped; CPU seconds are kept in OUT/cpu.csv.
+stopped; CPU seconds are kept in OUT/cpu.csv. OUT/pairs.png shows them in the table's order.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from common import consistency, print_table, run_bundle
+from common import consistency, load_dataset, print_table, run_bundle
 
 from pig_monai.cli import run_command
 from pig_monai.files import read_rows
+from pig_monai.pictures import contact_sheet
 
 FOLD = 0
+SIZE = 64  # of both presets
+SHOWN = 8
 
 
 class Timed:
@@ -76,7 +79,7 @@ def compare(
     common = {"dataset_dir": dataset, "fold": FOLD}
     segmenter = output / "segmenter"
     if not (segmenter / "model.json").exists():
-        timed.train(["train.yaml"], segmenter, **common, image_size=64, max_epochs=segmenter_epochs, resume=True)
+        timed.train(["train.yaml"], segmenter, **common, image_size=SIZE, max_epochs=segmenter_epochs, resume=True)
     pixels, latents = "presets/demo.yaml", "presets/maisi_demo.yaml"
     on_pixels = {**common, "max_iterations": pixel_iterations}
     autoencoder = timed.train(
@@ -86,7 +89,8 @@ def compare(
         max_iterations=autoencoder_iterations,
     )
     on_latents = {**common, "max_iterations": latent_iterations, "autoencoder_ckpt": autoencoder}
-    rows = []
+    rows: list[list[object]] = []
+    folders = [dataset]
     for where, preset, ids, kinds in (
         ("pixels", pixels, on_pixels, ("concat",)),
         ("latents", latents, on_latents, ("maisi", "controlnet", "concat")),
@@ -105,9 +109,21 @@ def compare(
             if not rows:
                 rows.append(["the phantom's own slices, held out", "", "", dice["heldout"]])
             trained = [guider, generator, *([autoencoder] if where == "latents" else [])]
+            folders.append(made)
             spent = f"{timed.minutes(trained):.0f}"
             rows.append([f"{kind}, {where}", ids["max_iterations"], spent, dice["generated"]])
+    draw(folders, output / "pairs.png")
     print_table(["pairs", "iterations a network", "training, CPU minutes", "Dice, %"], rows)
+
+
+def draw(folders: Sequence[Path], path: Path) -> None:
+    """Draw a row of pairs from each folder, spread evenly over it."""
+    shown = []
+    for folder in folders:
+        data = load_dataset(str(folder), SIZE)
+        chosen = [number * len(data["image"]) // SHOWN for number in range(SHOWN)]
+        shown += [(data["image"][i, 0].numpy(), data["label"][i, 0].numpy() > 0.5) for i in chosen]
+    contact_sheet([image for image, _ in shown], [mask for _, mask in shown], columns=SHOWN, scale=2).save(path)
 
 
 if __name__ == "__main__":
