@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from torch import Tensor
 
 from pig_monai.data.folder import heldout_entries, training_entries
@@ -19,23 +20,35 @@ from pig_monai.metrics.frechet import frechet_distance as distance_of_features
 from pig_monai.metrics.projection import fit_projection
 
 ROOT = Path(__file__).parents[1]
-CONFIGS = "bundles/pig_dbt/configs"
+CONFIGS = ROOT / "bundles/pig_dbt/configs"
+LEVELS = ("channels", "attention_levels", "num_res_blocks", "num_head_channels", "norm_num_groups", "patch_size")
+"""The ids that say how large a diffusion network is."""
 
 
-def run_bundle(run_id: str, configs: str | Sequence[str], output_dir: Path, **ids: object) -> Path:
-    """Run a command of the bundle as users type it, and return its folder.
+def config_ids(*names: str) -> dict[str, Any]:
+    """Return the ids of files in the bundle's ``configs/``, later ones on top."""
+    files = [yaml.safe_load((CONFIGS / name).read_text(encoding="utf-8")) for name in names]
+    return {name: value for ids in files for name, value in ids.items()}
+
+
+def bundle_command(run_id: str, configs: Sequence[str], **ids: object) -> list[str]:
+    """Return a command of the bundle as users type it, to be run in `ROOT`.
 
     Args:
         run_id: such as ``"training"``.
-        configs: a file in the bundle's ``configs/``, or several, later ones on top.
-        output_dir: what ``--output_dir`` gets.
-        ids: what else is given.
+        configs: files in the bundle's ``configs/``, later ones on top.
+        ids: what else is given; relative paths are of the working directory.
     """
-    files = [f"{CONFIGS}/{name}" for name in ([configs] if isinstance(configs, str) else configs)]
-    given = {"config_file": files if len(files) > 1 else files[0], **ids, "output_dir": output_dir}
-    options = [text for name, value in given.items() for text in (f"--{name}", str(value))]
+    given = {"config_file": [str((CONFIGS / name).relative_to(ROOT)) for name in configs], **ids}
+    values = {name: value.resolve() if isinstance(value, Path) else value for name, value in given.items()}
+    options = [text for name, value in values.items() for text in (f"--{name}", str(value))]
+    return [sys.executable, "-m", "monai.bundle", "run", run_id, *options]
+
+
+def run_bundle(run_id: str, configs: Sequence[str], output_dir: Path, **ids: object) -> Path:
+    """Run a command of the bundle, and return its folder; arguments as for `bundle_command`."""
     print(f"{run_id} {output_dir}", flush=True)
-    subprocess.run([sys.executable, "-m", "monai.bundle", "run", run_id, *options], cwd=ROOT, check=True)
+    subprocess.run(bundle_command(run_id, configs, **ids, output_dir=output_dir), cwd=ROOT, check=True)
     return output_dir
 
 
@@ -52,7 +65,7 @@ def consistency(dataset_dir: Path, pairs_dir: Path, segmenter_ckpt: Path, output
         the text to show for ``"generated"`` and for ``"heldout"``.
     """
     ids = {"dataset_dir": dataset_dir, "pairs_dir": pairs_dir, "segmenter_ckpt": segmenter_ckpt}
-    run_bundle("evaluate_pairs", "evaluate_pairs.yaml", output_dir, **ids)
+    run_bundle("evaluate_pairs", ["evaluate_pairs.yaml"], output_dir, **ids)
     rows = read_rows(output_dir / "metrics.csv", "run the evaluation again")
     return {
         row["sample"]: f"{100 * float(row['value']):.1f} ({row['note'].split(';')[0]})"

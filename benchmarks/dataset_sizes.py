@@ -11,12 +11,11 @@ pairs above, below each the training slice that is nearest to it. Runs that are 
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
-from common import frechet_distance, load_dataset, print_table
+from common import frechet_distance, load_dataset, print_table, run_bundle
 from torch import Tensor
 
 from pig_monai.bundle import default_amp
@@ -29,7 +28,6 @@ from pig_monai.pictures import contact_sheet
 from pig_monai.report import lesion_contrast
 
 SIZE, PAIRS, BATCH, SHOWN = 32, 256, 32, 8
-CONFIGS = Path("bundles/pig_dbt/configs")
 
 
 def subset(dataset_dir: Path, folder: Path, count: int) -> None:
@@ -49,13 +47,10 @@ def subset(dataset_dir: Path, folder: Path, count: int) -> None:
 
 def train(role: str, dataset: Path, run: Path, iterations: int) -> None:
     """Run the bundle's training at 32 × 32."""
-    files = f"['{CONFIGS}/train_{role}.yaml','{CONFIGS}/presets/demo.yaml']"
-    ids = {"dataset_dir": dataset, "output_dir": run, "image_size": SIZE, "max_iterations": iterations,
-           "preview_interval": 0, "checkpoint_interval": 100}  # fmt: skip
-    options = [text for name, value in ids.items() for text in (f"--{name}", str(value))]
-    subprocess.run(
-        [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", files, *options], check=True
-    )
+    run_bundle(
+        "training", [f"train_{role}.yaml", "presets/demo.yaml"], run, dataset_dir=dataset, image_size=SIZE,
+        max_iterations=iterations, preview_interval=0, checkpoint_interval=100,
+    )  # fmt: skip
 
 
 def nearest(images: np.ndarray, training: np.ndarray) -> tuple[np.ndarray, float]:

@@ -11,22 +11,20 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
-from common import print_table
+from common import ROOT, bundle_command, print_table
 
 from pig_monai.cli import run_command
 
-CONFIGS = "bundles/pig_dbt/configs"
 BATCH = 4
 
 
-def plan(run_id: str, config: str, preset: str, **ids: Any) -> dict[str, str]:
-    """Return the lines of a dry run's plan by name."""
-    files = f"['{CONFIGS}/{config}','{CONFIGS}/presets/{preset}.yaml']"
-    options = [text for name, value in ids.items() for text in (f"--{name}", str(value))]
-    command = [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", files, *options]
-    done = subprocess.run([*command, "--dry_run", "true"], capture_output=True, text=True, check=True)
+def plan(preset: str, **ids: Any) -> dict[str, str]:
+    """Return the lines of a dry run's plan of a guider's training by name."""
+    command = bundle_command("training", ["train_guider.yaml", f"presets/{preset}.yaml"], **ids, dry_run=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     return dict(re.findall(r"^  ([^:]+): +(.+)$", done.stdout, re.MULTILINE))
 
 
@@ -41,8 +39,8 @@ def table(*, dataset_dir: str, sizes: Any = (64, 128, 256, 512), presets: Any = 
     rows = []
     for size in [sizes] if isinstance(sizes, int) else sizes:
         for preset in [presets] if isinstance(presets, str) else presets:
-            found = plan("training", "train_guider.yaml", preset, dataset_dir=dataset_dir, image_size=size,
-                         batch_size=BATCH, output_dir="runs/footprint")  # fmt: skip
+            ids = {"dataset_dir": Path(dataset_dir), "image_size": size, "batch_size": BATCH}
+            found = plan(preset, **ids, output_dir="runs/footprint")
             row = [size, preset, found["parameters"], found["an iteration"], found["peak memory"], found["disk"]]
             rows.append(row)
             print(row, file=sys.stderr)

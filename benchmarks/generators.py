@@ -11,20 +11,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
-from common import print_table
+from common import LEVELS, config_ids, print_table
 from torch import nn
 
 from pig_monai.bundle import default_amp
 from pig_monai.cli import run_command
 from pig_monai.networks import GENERATORS, diffusion_network
 
-CONFIGS = Path(__file__).parents[1] / "bundles/pig_dbt/configs"
-LEVELS = ("channels", "attention_levels", "num_res_blocks", "num_head_channels", "norm_num_groups", "patch_size")
 LATENT, MASK = 4, 16
 ROUNDS = 5
 
@@ -44,7 +40,7 @@ def compare(*, preset: str = "maisi_demo", positions: int = 16, batch_size: int 
         positions: of the latents, a side.
         batch_size: of a training step; a network call takes one image.
     """
-    ids = yaml.safe_load((CONFIGS / f"presets/{preset}.yaml").read_text(encoding="utf-8"))
+    ids = config_ids(f"presets/{preset}.yaml")
     levels = {name: ids[name] for name in LEVELS}
     noisy, mask = (
         torch.randn(batch_size, LATENT, positions, positions),

@@ -14,11 +14,9 @@ import resource
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import torch
-import yaml
-from common import print_table
+from common import LEVELS, config_ids, print_table
 
 from pig_monai.autoencoder.latents import Autoencoder
 from pig_monai.autoencoder.networks import autoencoder_kl
@@ -32,20 +30,17 @@ from pig_monai.networks import diffusion_network
 from pig_monai.plan import UNIT_OF_MAXRSS
 from pig_monai.spaces import LatentSpace, PixelSpace, Space
 
-CONFIGS = Path(__file__).parents[1] / "bundles/pig_dbt/configs"
-LEVELS = ("channels", "attention_levels", "num_res_blocks", "num_head_channels", "norm_num_groups", "patch_size")
 WARM_UP, TIMED = 1, 4
 
 
 def preset(name: str) -> dict:
     """Return a preset's ids; those that it leaves out are the training config's own."""
-    ids = yaml.safe_load((CONFIGS / "train_generator.yaml").read_text(encoding="utf-8"))
-    return ids | yaml.safe_load((CONFIGS / f"presets/{name}.yaml").read_text(encoding="utf-8"))
+    return config_ids("train_generator.yaml", f"presets/{name}.yaml")
 
 
 def latent_space() -> Space:
     """Return the latents of an autoencoder with fresh weights."""
-    ids = yaml.safe_load((CONFIGS / "train_autoencoder.yaml").read_text(encoding="utf-8"))
+    ids = config_ids("train_autoencoder.yaml")
     channels = ids["latent_channels"]
     network = autoencoder_kl(
         channels=ids["autoencoder_channels"],

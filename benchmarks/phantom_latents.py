@@ -27,10 +27,10 @@ SHOWN = 8
 
 
 class Timed:
-    """Runs trainings, and keeps the CPU seconds that each took.
+    """Runs trainings, and keeps the CPU seconds that each took, those of a stopped one included.
 
     Args:
-        table: the CSV file, a row for each run that ended.
+        table: the CSV file, a row for each start of a training.
     """
 
     def __init__(self, table: Path) -> None:
@@ -39,14 +39,15 @@ class Timed:
     def train(self, configs: Sequence[str], output_dir: Path, **ids: object) -> Path:
         """Train with the bundle's command, and return the run's folder."""
         before = sum(os.times()[2:4])
-        run_bundle("training", configs, output_dir, **ids)
         new = not self.table.exists()
-        with self.table.open("a", encoding="utf-8") as stream:
-            stream.write("run,cpu_seconds\n" * new + f"{output_dir},{sum(os.times()[2:4]) - before:.0f}\n")
-        return output_dir
+        try:
+            return run_bundle("training", configs, output_dir, **ids)
+        finally:
+            with self.table.open("a", encoding="utf-8") as stream:
+                stream.write("run,cpu_seconds\n" * new + f"{output_dir},{sum(os.times()[2:4]) - before:.0f}\n")
 
     def minutes(self, runs: Sequence[Path]) -> float:
-        """Return the CPU minutes of some runs, continuations included."""
+        """Return the CPU minutes of some runs."""
         names = {str(run) for run in runs}
         rows = read_rows(self.table, "run the benchmark in a new folder")
         return sum(float(row["cpu_seconds"]) for row in rows if row["run"] in names) / 60
@@ -102,8 +103,8 @@ def compare(
                 ["train_generator.yaml", preset], folder / "generator", **ids, generator=kind, guider_ckpt=guider
             )
             made = run_bundle(
-                "infer_pairs", "infer_pairs.yaml", folder / "pairs", guider_ckpt=guider, generator_ckpt=generator,
-                num_pairs=pairs, seed=0, batch_size=16,
+                "infer_pairs", ["infer_pairs.yaml"], folder / "pairs", guider_ckpt=guider,
+                generator_ckpt=generator, num_pairs=pairs, seed=0, batch_size=16,
             )  # fmt: skip
             dice = consistency(dataset, made, segmenter, folder / "evaluation")
             if not rows:

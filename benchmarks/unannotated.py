@@ -66,7 +66,7 @@ def train(folder: Path, data: Path, masks: Path, sizes: dict[str, Any], iteratio
     """Train one arm, and return its slices for the held-out masks."""
     common = {"dataset_dir": data, "fold": FOLD, "image_size": sizes["image_size"], "preview_interval": 0}
     autoencoder = run_bundle(
-        "training", "train_autoencoder.yaml", folder / "autoencoder", **common, batch_size=4,
+        "training", ["train_autoencoder.yaml"], folder / "autoencoder", **common, batch_size=4,
         autoencoder_channels="[32,64]", autoencoder_res_blocks=1, learning_rate=5e-4,
         max_iterations=iterations["autoencoder"], adversary_start=iterations["autoencoder"],
         checkpoint_interval=200,
@@ -77,15 +77,15 @@ def train(folder: Path, data: Path, masks: Path, sizes: dict[str, Any], iteratio
         "learning_rate": 4e-4, "autoencoder_ckpt": autoencoder, "checkpoint_interval": 200,
     }  # fmt: skip
     base = run_bundle(
-        "training", "train_generator.yaml", folder / "base", **common, **levels,
+        "training", ["train_generator.yaml"], folder / "base", **common, **levels,
         condition="none", learn_from="all", max_iterations=iterations["base"],
     )  # fmt: skip
     branch = run_bundle(
-        "training", "train_generator.yaml", folder / "branch", **common, **levels,
+        "training", ["train_generator.yaml"], folder / "branch", **common, **levels,
         base_ckpt=base, max_iterations=iterations["branch"],
     )  # fmt: skip
     return run_bundle(
-        "infer_slices", "infer_slices.yaml", folder / "slices", generator_ckpt=branch, masks_dir=masks, fold=-1,
+        "infer_slices", ["infer_slices.yaml"], folder / "slices", generator_ckpt=branch, masks_dir=masks, fold=-1,
         num_pairs=sizes["slices"], seed=0, batch_size=16, amp="false",
     )  # fmt: skip
 

@@ -11,20 +11,17 @@ from __future__ import annotations
 import os
 import resource
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
-from common import print_table
+from common import ROOT, bundle_command, print_table
 from scipy.ndimage import zoom
 
 from pig_monai.cli import run_command
 from pig_monai.data.nifti_command import write_volume
 from pig_monai.data.volume import Grid, Volume
-
-ROOT = Path(__file__).parents[1]
 
 
 def draw(rows: int, columns: int, seed: int) -> np.ndarray:
@@ -39,19 +36,9 @@ def draw(rows: int, columns: int, seed: int) -> np.ndarray:
 
 def infer(images: Path, output: Path) -> tuple[float, float]:
     """Return the seconds and the peak memory, in MB, of the command on ``images``."""
-    command = [
-        sys.executable,
-        "-m",
-        "monai.bundle",
-        "run",
-        "--config_file",
-        "bundles/pig_dbt/configs/inference.yaml",
-    ]
-    options = ["--images", str(images), "--output_dir", str(output), "--device", "cpu"]
+    command = bundle_command("run", ["inference.yaml"], images=images, output_dir=output, device="cpu")
     begin = time.perf_counter()
-    process = subprocess.Popen(
-        [*command, *options], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise RuntimeError(f"inference ended with status {status}")
