@@ -5,7 +5,8 @@ no mismatch goes unnoticed. Only tensors and plain types are read back: a checkp
 
 The keys of a meta: ``role`` (guider | generator | autoencoder), ``network`` (name, arguments), ``image_size``
 (pixels), ``preprocessing`` (of the training slices), ``spacing`` (median, mm at ``image_size``; null where
-unknown), ``fold`` (held out), ``data`` (fingerprint of the training slices), ``origin``, ``iteration``,
+unknown), ``fold`` (held out), ``data`` (fingerprint of the dataset), ``patients`` (digests of those seen, see
+`pig_monai.data.patients`; not in checkpoints of former versions), ``origin``, ``iteration``,
 ``settings`` (of the training) and ``versions``; of a diffusion network also ``schedule``, ``prediction``,
 ``masks`` (areas and numbers of components), ``unlabelled`` (how many slices nobody labelled; a generator's) and
 ``space`` (of the latents; null for pixels); of an autoencoder

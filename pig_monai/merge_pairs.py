@@ -6,6 +6,7 @@ import glob
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pig_monai.cli import as_bool, as_whole, run_command
@@ -76,6 +77,8 @@ def _write(parts: Sequence[Part], taken: Sequence[Judged], output: Path, overwri
     if not strip.exists():
         raise PigError(f"{strip} is missing", f"run the command of {first.part} again: it continues")
     common = next(part.common for part in parts if part.folder == first.part)
+    generators = [part.common.generators for part in parts if part.common.generators]  # one generator's: all alike
+    common = replace(common, generators=generators[0] if generators else {})
     start = parts[0].start
     run = pairs_run(output, {**parts[0].settings, "start_index": start}, overwrite)
     merged = PairsFolder(output, common, start)

@@ -216,7 +216,10 @@ def test_a_training_leaves_its_best_weights_and_says_whom_it_saw(segmenter, phan
     entries = read_datalist(phantom_dataset)["training"]
     assert meta["patients"] == sorted({entry["patient"] for entry in entries if entry["fold"] != 0})
     assert (meta["fold"], meta["pairs"], meta["image_size"], meta["epoch"]) == (0, 0, 32, 2)
-    for key, path in (("weights_sha256", segmenter / "model.pt"), ("data", phantom_dataset / "datalist.json")):
+    for key, path in (
+        ("weights_sha256", segmenter / "model.pt"),
+        ("datalist_sha256", phantom_dataset / "datalist.json"),
+    ):
         assert meta[key] == hashlib.sha256(path.read_bytes()).hexdigest()
     state = torch.load(segmenter / "model.pt", weights_only=True)
     parser = ConfigParser({"network": meta["network"]})

@@ -273,6 +273,7 @@ def write_datalist(
     seed: int,
     preprocessing: Mapping[str, Any],
     entries: Sequence[Entry],
+    generators: Mapping[str, Any] | None = None,
 ) -> None:
     """Write ``datalist.json``; call it last, when every file it names exists.
 
@@ -283,12 +284,15 @@ def write_datalist(
         seed: of the folds or of the generated pairs.
         preprocessing: what `pig_monai.data.prepare_slice.prepare_slice` was given.
         entries: with paths relative to the folder.
+        generators: of generated entries: by the SHA-256 of their weights what each was trained on, ``data`` and
+            ``patients`` of its meta. It stands once, not in each entry: of thousands of patients it is long.
     """
     content = {
         "name": name,
         "created_by": f"pig_monai {__version__} {command}",
         "seed": seed,
         "preprocessing": dict(preprocessing),
+        **({"generators": dict(generators)} if generators else {}),
         "training": list(entries),
     }
     write_json(Path(dataset_dir) / DATALIST, content)

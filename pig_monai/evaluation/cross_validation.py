@@ -15,9 +15,12 @@ from typing import Any
 from tqdm import tqdm
 
 from pig_monai.cli import as_bool, as_whole
-from pig_monai.data.folder import fingerprint, read_datalist
+from pig_monai.data.folder import DATALIST, fingerprint, read_datalist
 from pig_monai.errors import PigError
+from pig_monai.evaluation.evaluate import select_entries
 from pig_monai.evaluation.fold_table import FoldFigures, FoldTable
+from pig_monai.evaluation.pairs_trace import PairsTrace
+from pig_monai.evaluation.segmenters import honest_pairs
 from pig_monai.files import read_json, sha256, write_json, write_text
 from pig_monai.plan import print_plan
 from pig_monai.runs import WORDS, Run
@@ -104,7 +107,8 @@ class CrossValidation:
         overwrite: begin again, whatever is there.
 
     Raises:
-        PigError: a fold that does not exist, or is listed twice.
+        PigError: a fold that does not exist, or is listed twice; or pairs that carry what the fold is to test,
+            which its evaluation would refuse after all the training.
     """
 
     def __init__(
@@ -131,6 +135,8 @@ class CrossValidation:
         self.device = str(device)
         self.seed = seed
         self.parallel = as_whole(parallel, "parallel")
+        for fold in self.folds if self.pairs_dir else []:
+            self._check_pairs(fold)
         settings = {
             "data": fingerprint(self.dataset_dir),
             "pairs": {fold.number: fingerprint(self._pairs(fold)) for fold in self.folds} if pairs_dir else None,
@@ -243,6 +249,17 @@ class CrossValidation:
 
     def _pairs(self, fold: Fold) -> Path:
         return Path(str(self.pairs_dir).replace("{fold}", str(fold.number)))
+
+    def _check_pairs(self, fold: Fold) -> None:
+        """Refuse pairs after which the fold would be no test."""
+        everyone = {str(entry["patient"]) for entry in read_datalist(self.dataset_dir)["training"]}
+        tested = {str(entry["patient"]) for entry in select_entries(self.dataset_dir, fold.number).entries}
+        datalist = read_datalist(self._pairs(fold))
+        used = datalist["training"][: int(self.training.get("max_pairs", len(datalist["training"])))]
+        trace = PairsTrace.of_pairs(datalist, used)
+        leak = trace.leak(fold.number, tested, everyone, self.dataset_dir / DATALIST)
+        if leak is not None:
+            raise PigError(f"pairs_dir {self._pairs(fold)} holds pairs {leak}", honest_pairs(fold.number))
 
     def _write(self) -> None:
         figures = [FoldFigures.read(fold.number, fold.summary.parent) for fold in self.folds]

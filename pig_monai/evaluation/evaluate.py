@@ -203,7 +203,8 @@ class Evaluation:
         write_text(self.output_dir / "metrics.csv", as_csv(rows, list(rows[0])))
         lesions = [row for result in results for row in result.lesion_rows()]
         write_text(self.output_dir / "lesions.csv", as_csv(lesions, LESION_COLUMNS))
-        untraced = sum(not pairs_are_traced(segmenter) for segmenter in self.segmenters)
+        dataset = self.dataset_dir / DATALIST
+        untraced = sum(not pairs_are_traced(segmenter, dataset) for segmenter in self.segmenters)
         found, counted = measures(results, self.seed), {**counts(results), "networks_of_untraced_pairs": untraced}
         about, noted, shown = self._about(counted), notes(counted, self.fold == -1), table_rows(found)
         text = markdown(TABLE_HEAD, shown)
@@ -273,7 +274,8 @@ class Evaluation:
 
 def _described(segmenter: Segmenter) -> dict[str, Any]:
     """Return what the summary keeps of a network: no paths, and patients by number only."""
-    kept = ("image_size", "fold", "pairs", "pairs_folds", "data", "epoch", "iteration", "val_mean_dice")
+    pairs = ("pairs", "pairs_folds")
+    kept = ("image_size", "fold", *pairs, "datalist_sha256", "data", "epoch", "iteration", "val_mean_dice")
     known = {key: segmenter.meta[key] for key in kept if key in segmenter.meta}
     return {"sha256": segmenter.sha256, **known, "patients": len(segmenter.meta["patients"])}
 

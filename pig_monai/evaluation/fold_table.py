@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from pig_monai.evaluation.notes import notes
-from pig_monai.evaluation.results import MEASURES, Measure, markdown
+from pig_monai.evaluation.results import MEASURES, Measure, as_csv, markdown
 from pig_monai.files import read_json, read_rows
 from pig_monai.html import page, paragraph, table
 from pig_monai.metrics.bootstrap import Estimate, estimate
+from pig_monai.metrics.spread import Spread
 
 REMEDY = "remove the folder of that fold and give the same command again"
 
@@ -71,13 +69,9 @@ class FoldTable:
         names = [name for name, value in self.figures[0].counts.items() if isinstance(value, int)]
         return notes({name: sum(one.counts[name] for one in self.figures) for name in names})
 
-    def spread(self, name: str) -> tuple[float | None, float | None]:
-        """Return a measure's mean over the folds and its sample standard deviation (n − 1)."""
-        means = [one.means[name] for one in self.figures]
-        known = [value for value in means if value is not None]
-        if not known:
-            return None, None
-        return statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None
+    def spread(self, name: str) -> Spread:
+        """Return a measure over the folds."""
+        return Spread([one.means[name] for one in self.figures])
 
     def pooled(self, name: str) -> Estimate:
         """Return a measure over the slices of all folds, with its interval over patients."""
@@ -86,15 +80,17 @@ class FoldTable:
 
     def csv(self) -> str:
         """Return the table as numbers: a row a fold, then ``mean`` and ``sd``."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["method", "fold", "slices", "patients", *self.names])
-        for one in self.figures:
-            sizes = [one.counts["slices"], one.counts["patients"]]
-            writer.writerow([self.method, one.fold, *sizes, *(one.means[name] for name in self.names)])
-        for index, title in enumerate(("mean", "sd")):
-            writer.writerow([self.method, title, "", "", *(self.spread(name)[index] for name in self.names)])
-        return text.getvalue()
+        head = {"method": self.method, "fold": None, "slices": None, "patients": None}
+        rows = [
+            head
+            | {"fold": one.fold, "slices": one.counts["slices"], "patients": one.counts["patients"]}
+            | {name: one.means[name] for name in self.names}
+            for one in self.figures
+        ]
+        spreads = {name: self.spread(name) for name in self.names}
+        mean = {"fold": "mean", **{name: one.mean for name, one in spreads.items()}}
+        sd = {"fold": "sd", **{name: one.sd for name, one in spreads.items()}}
+        return as_csv([*rows, head | mean, head | sd], [*head, *self.names])
 
     def rows(self) -> list[list[str]]:
         """Return the rows to read; shares in per cent."""
@@ -105,8 +101,8 @@ class FoldTable:
         ]
         spreads = [self.spread(name) for name in self.names]
         both = [
-            f"{_said(MEASURES[name], mean)} ± {_said(MEASURES[name], sd)}"
-            for name, (mean, sd) in zip(self.names, spreads, strict=True)
+            f"{_said(MEASURES[name], one.mean)} ± {_said(MEASURES[name], one.sd)}"
+            for name, one in zip(self.names, spreads, strict=True)
         ]
         total = [str(sum(one.counts[key] for one in self.figures)) for key in ("slices", "patients")]
         return [*shown, ["mean ± sd", *total, *both]]
@@ -148,7 +144,7 @@ class FoldTable:
 
     def summary(self) -> dict[str, Any]:
         """Return what summary.json holds."""
-        spreads = {name: dict(zip(("mean", "sd"), self.spread(name), strict=True)) for name in self.names}
+        spreads = {name: {"mean": (one := self.spread(name)).mean, "sd": one.sd} for name in self.names}
         return {
             "method": self.method,
             "notes": self.notes,

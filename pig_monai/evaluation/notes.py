@@ -21,7 +21,7 @@ def notes(counted: Mapping[str, int], unknown_patients: bool = False) -> list[st
     candidates = [
         (
             counted["networks_of_untraced_pairs"],
-            "the weights do not say which fold their pairs' generator held out: it may have seen this one",
+            "the weights do not say whom their pairs' generator saw: it may have seen these patients",
         ),
         (
             unknown_patients,

@@ -1,8 +1,9 @@
 """Segmenters to evaluate: weights, what they say of themselves, and whether they may be tested on given slices.
 
 `train.yaml` writes plain weights, ``model.pt``, and beside them ``model.json``: ``role``, ``network`` (a class of
-MONAI's with its arguments), ``image_size``, ``fold`` (held out), ``patients`` (trained on), ``weights_sha256`` …;
-and of generated slices ``pairs``, their number, and ``pairs_folds``, the folds that their generators held out.
+MONAI's with its arguments), ``image_size``, ``fold`` (held out), ``patients`` (trained on), ``datalist_sha256``
+(``data`` in files of former versions), ``weights_sha256`` …; and of generated slices ``pairs``, their number, and
+``pairs_folds``, ``pairs_generators`` and ``pairs_masks_of``, which `PairsTrace` explains.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 from torch import nn
 
 from pig_monai.errors import PigError
+from pig_monai.evaluation.pairs_trace import PairsTrace
 from pig_monai.files import read_json, sha256
 
 ROLE = "segmenter"
@@ -178,8 +180,8 @@ def check_fits(
 
     Raises:
         PigError: the network held out another fold, was trained on one of the patients, or does not say on whom;
-            or it was trained on pairs whose generator saw the fold; or on nobody of the dataset, of which its fold
-            then is none.
+            or it was trained on pairs that carry the patients (see `PairsTrace.leak`); or on nobody of the
+            dataset, of which its fold then is none.
     """
     held_out, ckpt = segmenter.meta["fold"], f"ckpt {segmenter.path}"
     if fold not in (-1, held_out):
@@ -187,13 +189,9 @@ def check_fits(
         raise PigError(
             f"{ckpt} was trained {trained}, and fold is {fold}", f"give weights that held out fold {fold}"
         )
-    elsewhere = [other for other in segmenter.meta.get("pairs_folds") or [] if fold not in (-1, other)]
-    if elsewhere:
-        generator = "no fold" if elsewhere[0] == -1 else f"fold {elsewhere[0]}"
-        raise PigError(
-            f"{ckpt} was trained on pairs whose generator held out {generator}, and fold is {fold}",
-            f"train on pairs of a generator that held out fold {fold}: others carry what is to be tested",
-        )
+    leak = PairsTrace.of_segmenter(segmenter.meta).leak(fold, patients, everyone, dataset)
+    if leak is not None:
+        raise PigError(f"{ckpt} was trained on pairs {leak}", honest_pairs(fold))
     trained_on = set(map(str, segmenter.meta["patients"]))
     if UNKNOWN in trained_on:
         raise PigError(
@@ -205,16 +203,28 @@ def check_fits(
         raise PigError(
             f"{ckpt} was trained on {count} ({seen[0]} …)", "evaluate on patients that no training had, by --fold"
         )
-    if fold != -1 and not trained_on & set(everyone) and segmenter.meta.get("data") != sha256(dataset):
+    if fold != -1 and not trained_on & set(everyone) and not trained_on_list(segmenter, dataset):
         raise PigError(
             f"{ckpt} was trained on another dataset than {dataset}, or with another key: that fold is not this",
             "evaluate on the dataset that it was trained on, or by --fold -1 on patients whom it never saw",
         )
 
 
-def pairs_are_traced(segmenter: Segmenter) -> bool:
-    """Whether the network's weights say which patients the generators of its pairs, if any, did not see."""
-    return not segmenter.meta.get("pairs") or isinstance(segmenter.meta.get("pairs_folds"), list)
+def honest_pairs(fold: int) -> str:
+    """Say which pairs may be trained on before a fold is tested."""
+    if fold == -1:
+        return "evaluate on patients that no training had, that of the pairs' generator included"
+    return f"train on pairs of a generator that held out fold {fold} of this dataset: others carry what is tested"
+
+
+def trained_on_list(segmenter: Segmenter, dataset: Path) -> bool:
+    """Whether the network was trained on this very ``datalist.json``."""
+    return bool(segmenter.meta.get("datalist_sha256", segmenter.meta.get("data")) == sha256(dataset))
+
+
+def pairs_are_traced(segmenter: Segmenter, dataset: Path) -> bool:
+    """Whether the weights say whom the generators of their pairs, if any, saw of a dataset's ``datalist.json``."""
+    return PairsTrace.of_segmenter(segmenter.meta).is_known(dataset)
 
 
 def check_same_size(segmenters: Sequence[Segmenter]) -> None:

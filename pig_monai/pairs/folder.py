@@ -49,19 +49,21 @@ class Common:
         trained_on: the origins of the training slices.
         provenance: what decides a pair besides its index.
         limits: what a mask had to keep.
+        generators: what the networks were trained on (see `write_datalist`).
     """
 
     preprocessing: dict[str, Any]
     trained_on: list[str]
     provenance: dict[str, Any]
     limits: dict[str, float]
+    generators: dict[str, dict[str, Any]]
 
     @classmethod
     def of(cls, sampler: Sampler, limits: Limits) -> Common:
         """Return what the pairs of ``sampler`` share."""
         meta = sampler.generator.meta
         preprocessing = {**meta["preprocessing"], "size": sampler.image_size}
-        return cls(preprocessing, meta["origin"], sampler.provenance, limits.to_dict())
+        return cls(preprocessing, meta["origin"], sampler.provenance, limits.to_dict(), sampler.generators)
 
 
 class PairsFolder:
@@ -199,6 +201,7 @@ class PairsFolder:
                 seed=self.common.provenance["seed"],
                 preprocessing=self.common.preprocessing,
                 entries=self.entries,
+                generators=self.common.generators,
             )
 
 

@@ -89,7 +89,13 @@ def read_part(folder: Path) -> Part:
             f"{folder} lacks candidate {lost[0] if lost else start}, which its report counts",
             "restore rejected/ and datalist.json, or draw the part again with --overwrite true",
         )
-    common = Common(datalist["preprocessing"], report["trained_on"], report["provenance"], report["limits"])
+    common = Common(
+        datalist["preprocessing"],
+        report["trained_on"],
+        report["provenance"],
+        report["limits"],
+        datalist.get("generators", {}),
+    )
     settings = {name: value for name, value in record["settings"].items() if name != "start_index"}
     return Part(folder, start, stop, report["requested"], settings, common, candidates)
 

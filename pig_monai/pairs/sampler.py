@@ -102,6 +102,15 @@ class Sampler(ABC):
         }
 
     @property
+    def generators(self) -> dict[str, dict[str, Any]]:
+        """What the generator was trained on, by the SHA-256 of its weights; of a guider it is the same.
+
+        It follows from the weights, so it is no setting of a run: folders begun without it are continued.
+        """
+        meta = self.generator.meta
+        return {self.generator.sha256: {key: meta[key] for key in ("data", "patients") if key in meta}}
+
+    @property
     def exact(self) -> bool:
         """Whether a pair has the same bits in any batch (see `Denoiser`)."""
         return all(network.denoiser.one_at_a_time for network in self.networks)

@@ -10,9 +10,8 @@ from pig_monai.data.folder import DATALIST, Entry, read_datalist
 from pig_monai.errors import PigError
 from pig_monai.evaluation.evaluate import select_entries
 from pig_monai.evaluation.results import SliceResult, measures
-from pig_monai.evaluation.segmenters import Segmenter, check_fits
+from pig_monai.evaluation.segmenters import Segmenter, check_fits, trained_on_list
 from pig_monai.features.segmenter import SliceSegmenter
-from pig_monai.files import sha256
 from pig_monai.metrics.bootstrap import Estimate
 from pig_monai.pairs_evaluation.figures import FEW, GENERATED, HELDOUT, Figure
 from pig_monai.pairs_evaluation.samples import read_batches
@@ -59,7 +58,7 @@ def find_reference(segmenter: Segmenter, dataset_dir: str | Path) -> Reference:
     """
     path = Path(dataset_dir) / DATALIST
     everyone = {str(entry["patient"]) for entry in read_datalist(dataset_dir)["training"]}
-    own = bool(everyone & set(map(str, segmenter.meta["patients"]))) or segmenter.meta.get("data") == sha256(path)
+    own = bool(everyone & set(map(str, segmenter.meta["patients"]))) or trained_on_list(segmenter, path)
     fold = segmenter.meta["fold"] if own else -1
     if own and fold == -1:
         return Reference([], "the segmenter held out nobody: what it reaches on real slices is not known")

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from pig_monai.checkpoint import versions
 from pig_monai.cli import as_bool
-from pig_monai.data.folder import Entry, fingerprint, read_datalist
+from pig_monai.data.folder import DATALIST, Entry, fingerprint, read_datalist
 from pig_monai.evaluation.results import as_csv
 from pig_monai.evaluation.segmenters import Segmenter, given_weights, load_segmenter
 from pig_monai.features.pixels import PIXELS
@@ -37,7 +37,15 @@ from pig_monai.pairs_evaluation.consistency import (
 from pig_monai.pairs_evaluation.figures import COLUMNS, NEAREST, Figure
 from pig_monai.pairs_evaluation.notes import facts_about, notes_about
 from pig_monai.pairs_evaluation.report import report_page
-from pig_monai.pairs_evaluation.samples import Pairs, Sample, Samples, measure, read_pairs, real_entries
+from pig_monai.pairs_evaluation.samples import (
+    Pairs,
+    Sample,
+    Samples,
+    check_unseen,
+    measure,
+    read_pairs,
+    real_entries,
+)
 from pig_monai.plan import duration, file_size, peak_memory, print_plan
 from pig_monai.runs import WORDS, Run
 from pig_monai.stopping import StopAskedError, StopSignals
@@ -101,7 +109,10 @@ class PairsEvaluation:
     @cached_property
     def real(self) -> tuple[list[Entry], list[Entry]]:
         """The real slices that the generator was trained on, and those that it held out."""
-        return real_entries(self.dataset_dir, self.pairs.fold)
+        training, heldout = real_entries(self.dataset_dir, self.pairs.fold)
+        if heldout:
+            check_unseen(self.pairs, heldout, self.pairs_dir, self.dataset_dir)
+        return training, heldout
 
     @cached_property
     def weights(self) -> Segmenter | None:
@@ -191,7 +202,8 @@ class PairsEvaluation:
         figures = [*comparison.figures, *consistency]
         dataset = read_datalist(self.dataset_dir)
         about = facts_about(dataset, self.pairs, samples, self.weights, self.spaces)
-        notes = notes_about(dataset, self.pairs, samples, self.weights)
+        traced = self.pairs.trace.is_known(self.dataset_dir / DATALIST)
+        notes = notes_about(dataset, self.pairs, samples, self.weights, traced)
         rows = [figure.row() for figure in figures]
         write_text(self.output_dir / "metrics.csv", as_csv(rows, COLUMNS))
         page = report_page(about, notes, samples, comparison, figures, self.spaces, self.pairs)

@@ -43,15 +43,17 @@ def facts_about(
 
 
 def notes_about(
-    dataset: Mapping[str, Any], pairs: Pairs, samples: Samples, segmenter: Segmenter | None
+    dataset: Mapping[str, Any], pairs: Pairs, samples: Samples, segmenter: Segmenter | None, traced: bool
 ) -> list[str]:
-    """Return the notes; arguments as for `facts_about`."""
+    """Return the notes; arguments as for `facts_about`, and whether the pairs say whom their generator saw."""
     training, _, heldout = samples
     real = training.entries + ([] if heldout is None else heldout.entries)
     phantoms = sum(entry.get("origin") == "phantom" for entry in real)
     stored = dataset.get("preprocessing", {}).get("size", pairs.size)
     smallest = min(len(sample) for sample in samples if sample is not None)
     empty = sum(sample.empty for sample in samples if sample is not None)
+    patients = set(training.patients)
+    unseen = pairs.trace.unseen(patients)
     left = ", ".join(f"{n} {why}" for why, n in pairs.left_out.items() if n)
     notes = [
         (smallest < FEW, f"{smallest} slices are few: look at the pictures before the figures"),
@@ -62,6 +64,16 @@ def notes_about(
         (
             not pairs.says_fold,
             f"the {pairs.kind} do not say which fold their generator held out: all slices count as trained on",
+        ),
+        (
+            pairs.says_fold and not traced,
+            f"the {pairs.kind} do not say whom their generator saw: whether it was these training slices, and "
+            "none of the held-out ones, is not known",
+        ),
+        (
+            unseen,
+            f"{unseen} of the {len(patients)} patients that count as trained on were not seen by the generator: "
+            "the dataset has grown, or is another one",
         ),
         (
             pairs.fold == -1,

@@ -15,6 +15,7 @@ from pig_monai.features.space import MASK, SLICE, FeatureSpace
 from pig_monai.html import facts, figures, page, paragraph, picture, short, steps, table, unfolding
 from pig_monai.pairs_evaluation.answers import ANSWERS_HEAD, answers, spread
 from pig_monai.pairs_evaluation.compare import Comparison
+from pig_monai.pairs_evaluation.distances import METRICS
 from pig_monai.pairs_evaluation.figures import COLUMNS, EQUAL, GENERATED, HELDOUT, NEAREST, SPLIT, Figure, find
 from pig_monai.pairs_evaluation.samples import Pairs, Samples, read_batches
 from pig_monai.pictures import lay_out, magnification, tile
@@ -119,10 +120,7 @@ def _distance_rows(found: Sequence[Figure], spaces: Sequence[FeatureSpace]) -> l
     for space in (space for space in spaces if space.distances):
         for region in space.regions:
             for sample, title in SAMPLES.items():
-                given = [
-                    find(found, metric, space.name, region, sample)
-                    for metric in ("frechet", "kernel", "precision", "recall", "density", "coverage")
-                ]
+                given = [find(found, metric, space.name, region, sample) for metric in METRICS]
                 if given[0] is not None:
                     values = ["–" if f is None or f.value is None else short(f.value) for f in given]
                     sd = find(found, "kernel_sd", space.name, region, sample)

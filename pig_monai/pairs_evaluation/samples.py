@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from pig_monai.data.folder import (
 )
 from pig_monai.data.transforms import load_slices
 from pig_monai.errors import PigError
+from pig_monai.evaluation.pairs_trace import PairsTrace
 from pig_monai.features.shape import mask_statistics
 from pig_monai.features.space import REGIONS, SLICE, FeatureSpace, extract_all, join
 
@@ -36,6 +37,7 @@ class Pairs:
         size: pixels a side.
         fold: that their generator held out; −1 for none, or where the pairs do not say.
         says_fold: whether they say.
+        trace: what they say of their generator.
         left_out: entries without a mask, and those beyond ``max_pairs``.
     """
 
@@ -43,6 +45,7 @@ class Pairs:
     size: int
     fold: int
     says_fold: bool
+    trace: PairsTrace
     left_out: dict[str, int]
 
     @property
@@ -100,7 +103,8 @@ def read_pairs(pairs_dir: str | Path, max_pairs: int) -> Pairs:
         )
     fold = folds.pop()
     left_out = {"without a mask": len(listed) - len(fitting), "beyond max_pairs": len(fitting) - len(taken)}
-    return Pairs(taken, size, -1 if fold is None else int(fold), fold is not None, left_out)
+    trace = PairsTrace.of_pairs(datalist, taken)
+    return Pairs(taken, size, -1 if fold is None else int(fold), fold is not None, trace, left_out)
 
 
 def real_entries(dataset_dir: str | Path, fold: int) -> tuple[list[Entry], list[Entry]]:
@@ -122,6 +126,28 @@ def real_entries(dataset_dir: str | Path, fold: int) -> tuple[list[Entry], list[
             f"{Path(dataset_dir) / DATALIST} holds generated slices only", "give the dataset of real ones"
         )
     return training, heldout
+
+
+def check_unseen(pairs: Pairs, heldout: Sequence[Entry], pairs_dir: str | Path, dataset_dir: str | Path) -> None:
+    """Refuse to call slices held out which the pairs' generator saw.
+
+    Args:
+        pairs: what is evaluated.
+        heldout: the slices of the fold that their generator held out.
+        pairs_dir: their folder, for errors.
+        dataset_dir: the folder of the real slices.
+
+    Raises:
+        PigError: the generator saw them, or held out a fold of another dataset.
+    """
+    path = Path(dataset_dir) / DATALIST
+    everyone = {str(entry["patient"]) for entry in read_datalist(dataset_dir)["training"]}
+    trace = replace(pairs.trace, masks_of=())  # masks of held-out patients are no secret here
+    leak = trace.leak(pairs.fold, {str(entry["patient"]) for entry in heldout}, everyone, path)
+    if leak is not None:
+        raise PigError(
+            f"pairs_dir {pairs_dir} holds {pairs.kind} {leak}", "give the dataset_dir that it was trained on"
+        )
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from scipy.stats import wilcoxon
 from pig_monai.errors import PigError
 from pig_monai.files import read_json, read_rows
 from pig_monai.metrics.bootstrap import Estimate, estimate
+from pig_monai.metrics.spread import Spread
 from pig_monai.metrics.two_samples import holm
 from pig_monai.pairs_evaluation.figures import EQUAL, GENERATED, HELDOUT
 from pig_monai.study.arms import BASELINE, Arm, arms
@@ -32,32 +33,6 @@ _RATE = re.compile(r"([\d.]+) s a candidate")
 
 Key = tuple[str, str, str]
 """A figure's metric, features and region."""
-
-
-@dataclass(frozen=True)
-class Spread:
-    """A figure over folds, or over runs.
-
-    Args:
-        values: one each; None where it was refused.
-    """
-
-    values: Sequence[float | None]
-
-    @property
-    def known(self) -> list[float]:
-        """The values that are there."""
-        return [value for value in self.values if value is not None]
-
-    @property
-    def mean(self) -> float | None:
-        """Over what is known."""
-        return statistics.fmean(self.known) if self.known else None
-
-    @property
-    def sd(self) -> float | None:
-        """Sample standard deviation (n − 1); None for a single value."""
-        return statistics.stdev(self.known) if len(self.known) > 1 else None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from typing import Any
 from pig_monai.evaluation.results import MEASURES
 from pig_monai.features.space import LESION, MASK, SLICE
 from pig_monai.html import short
-from pig_monai.study.results import OVERLAPS, ArmResult, Key, MethodResult, Results, Spread
+from pig_monai.metrics.spread import Spread
+from pig_monai.study.results import OVERLAPS, ArmResult, Key, MethodResult, Results
 
 Row = dict[str, Any]
 

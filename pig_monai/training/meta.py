@@ -14,6 +14,7 @@ from torch import nn
 
 from pig_monai.checkpoint import versions
 from pig_monai.data.folder import Entry, has_lesion, read_datalist, stored_size
+from pig_monai.data.patients import seen_patients
 from pig_monai.data.transforms import load_slices
 from pig_monai.denoisers import SAME_FOR_A_PAIR
 from pig_monai.diffusion.schedule import Schedule
@@ -107,14 +108,16 @@ def describe_training(
         PigError: a dataset that does not say how large its slices are, or an image size that does not fit.
     """
     check_image_size(network, image_size, factor)
+    datalist = read_datalist(dataset_dir)
     return {
         "role": role,
         "network": network.spec,
         "image_size": image_size,
-        "preprocessing": read_datalist(dataset_dir)["preprocessing"],
+        "preprocessing": datalist["preprocessing"],
         "spacing": median_spacing(entries, stored_size(dataset_dir), image_size),
         "fold": fold,
         "data": settings["data"],
+        "patients": seen_patients(entries, datalist.get("generators", {})),
         "origin": sorted({entry.get("origin", "real") for entry in entries}),
         "settings": dict(settings),
         "versions": versions(),

@@ -108,4 +108,4 @@ def test_what_readers_submit_is_stored_in_the_pacs_and_trained_on(pacs: Pacs, ap
 
     assert wait_for_training(pacs.client)["status"] == "DONE"
     meta = json.loads((app / "model/pig_dbt/models/model.json").read_text())
-    assert (meta["pairs"], meta["epoch"], meta["data"], meta["fold"]) == (0, 1, None, -1)
+    assert (meta["pairs"], meta["epoch"], meta["datalist_sha256"], meta["fold"]) == (0, 1, None, -1)

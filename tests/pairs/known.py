@@ -28,6 +28,7 @@ class KnownSampler:
         self.every = every
         self.seed, self.image_size, self.grid, self.device = 5, SIZE, [(1, 0), (0, -1)], "cpu"
         self.provenance = {"seed": 5}
+        self.generators = {"g": {"data": "d", "patients": ["p"]}}
         self.spacing, self.space = [0.5, 0.25], PixelSpace()
         meta = {"preprocessing": {"size": 512}, "origin": ["phantom"]}
         self.generator = SimpleNamespace(meta=meta)

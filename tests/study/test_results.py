@@ -9,9 +9,10 @@ import pytest
 from pig_monai.data.folder import read_datalist
 from pig_monai.errors import PigError
 from pig_monai.metrics.bootstrap import estimate
+from pig_monai.metrics.spread import Spread
 from pig_monai.study.arms import arms
 from pig_monai.study.report import in_short
-from pig_monai.study.results import ArmResult, MethodResult, Results, Spread, signed_rank
+from pig_monai.study.results import ArmResult, MethodResult, Results, signed_rank
 from pig_monai.study.tables import table1_text, table2_rows, table2_text
 from tests.study.known import study, write_evaluation, write_quality
 
