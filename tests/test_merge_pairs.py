@@ -43,6 +43,15 @@ def test_the_merged_folder_is_that_of_one_run(parts, num_pairs):
     assert {name: content for name, content in contents(parts).items() if name.startswith("part")} == before
 
 
+def test_one_part_of_this_version_says_whom_the_generator_of_all_saw(parts):
+    for name in ("part_24", "part_17"):  # the first ones
+        datalist = read_json(parts / name / "datalist.json", "")
+        del datalist["generators"]
+        write_json(parts / name / "datalist.json", datalist)
+    generate(KnownSampler(), parts / "single", start_index=6, num_pairs=14)
+    assert contents(merge(parts)) == contents(parts / "single")
+
+
 def test_merging_again_with_more_parts_extends_and_with_fewer_is_refused(parts):
     merge(parts, parts=f"{parts / 'part_24'},{parts / 'part_17'}")
     merged = merge(parts)

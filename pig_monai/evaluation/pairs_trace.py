@@ -1,9 +1,9 @@
 """Whom the generators of pairs saw: what decides whether pairs may have a part in testing a patient.
 
 The number of a fold says little: another preparation of the same patients deals them into other folds. So the
-patients themselves are compared, by their digests (`pig_monai.data.patients`). Pairs stay good for a dataset that has
-grown, whose folds stay; its fingerprint has changed, and serves only where a generator's checkpoint is older than
-the list of its patients.
+patients themselves are compared, by their digests (`pig_monai.data.patients`). Pairs stay good for a dataset that
+has grown, whose folds stay. Its fingerprint has changed then, and serves only where a generator's checkpoint is
+older than the list of its patients.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class PairsTrace:
         return len(set(map(digest, patients)) - seen) if self.generators else 0
 
     def leak(self, fold: int, patients: Collection[str], everyone: Collection[str], dataset: Path) -> str | None:
-        """Say why patients are no test after these pairs, as in "pairs whose generator …"; None where they are one.
+        """Say why patients are no test after these pairs, as in "pairs whose generator …"; None where they are.
 
         Args:
             fold: of the patients; −1 for those of all folds.

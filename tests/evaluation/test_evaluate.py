@@ -7,11 +7,14 @@ import json
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from pig_monai.data.folder import read_label
+from pig_monai.data.folder import fingerprint, read_label
+from pig_monai.data.patients import digest
+from pig_monai.errors import PigError
 from pig_monai.files import sha256
 from tests.conftest import last_line, run_bundle
 from tests.evaluation.known import BUNDLE, SIZE, SPACING, Known, boxes, evaluate, write_segmenter
@@ -195,11 +198,51 @@ def test_new_data_are_evaluated_whole(known, tmp_path):
     assert found["counts"]["left_out"] == {"unannotated": 1, "synthetic": 1}
 
 
-def test_pairs_of_this_folds_generator_are_fine_and_untraced_ones_are_noted(known, tmp_path):
-    traced = write_segmenter(tmp_path / "traced", gain=4.0, offset=0.0, pairs=8, pairs_folds=[0])
-    assert not any("pairs" in note for note in evaluate(known, tmp_path / "a", traced)["notes"])
-    untraced = write_segmenter(tmp_path / "untraced", gain=4.0, offset=0.0, pairs=8)
-    assert any("their pairs' generator" in note for note in evaluate(known, tmp_path / "b", untraced)["notes"])
+UNTRACED = "the weights do not say whom their pairs' generator saw: it may have seen these patients"
+
+
+def trained_on_pairs(folder: Path, generator: dict[str, Any] | None, **more: Any) -> Path:
+    said = {"pairs": 8, "pairs_folds": [0], "pairs_generators": {"g": generator}, **more}
+    return write_segmenter(folder, gain=4.0, offset=0.0, **said)
+
+
+def test_pairs_of_this_folds_generator_are_fine_also_after_the_dataset_has_grown(known, tmp_path):
+    """The list of patients is enough: the fingerprint is that of the dataset before it had all its patients."""
+    traced = trained_on_pairs(tmp_path / "run", {"data": "0" * 64, "patients": [digest("c"), digest("left")]})
+    assert not any("pairs" in note for note in evaluate(known, tmp_path / "out", traced)["notes"])
+
+
+@pytest.mark.parametrize("generator", [None, {"data": "0" * 64}, {"data": "0" * 64, "patients": None}])
+def test_pairs_that_do_not_say_whom_their_generator_saw_are_noted(generator, known, tmp_path):
+    untraced = trained_on_pairs(tmp_path / "run", generator)
+    assert UNTRACED in evaluate(known, tmp_path / "out", untraced)["notes"]
+    stranger = trained_on_pairs(tmp_path / "stranger", generator, patients=["x"])
+    assert UNTRACED in evaluate(known, tmp_path / "all", stranger, fold=-1)["notes"]
+
+
+@pytest.mark.parametrize("said", [{}, {"pairs_folds": [0]}])
+def test_weights_of_former_versions_that_were_trained_on_pairs_are_noted(said, known, tmp_path):
+    former = write_segmenter(tmp_path / "run", gain=4.0, offset=0.0, pairs=8, **said)
+    assert UNTRACED in evaluate(known, tmp_path / "out", former)["notes"]
+
+
+def test_a_generator_older_than_its_list_of_patients_is_known_by_its_very_dataset(known, tmp_path):
+    older = {"data": fingerprint(known.folder)}
+    of_fold = trained_on_pairs(tmp_path / "run", older)
+    assert UNTRACED not in evaluate(known, tmp_path / "out", of_fold)["notes"]
+    of_all = trained_on_pairs(tmp_path / "all", older, patients=["x"])
+    with pytest.raises(
+        PigError, match=r"trained on pairs whose generator was trained on .*datalist\.json, and fold is -1"
+    ):
+        evaluate(known, tmp_path / "none", of_all, fold=-1)
+
+
+def test_fold_minus_one_refuses_pairs_whose_generator_saw_a_patient(known, tmp_path):
+    stranger = trained_on_pairs(tmp_path / "run", {"data": "0" * 64, "patients": [digest("b")]}, patients=["x"])
+    with pytest.raises(PigError, match=r"pairs whose generator saw 1 of the 4 patients of fold -1"):
+        evaluate(known, tmp_path / "out", stranger, fold=-1)
+    other = trained_on_pairs(tmp_path / "other", {"data": "0" * 64, "patients": [digest("y")]}, patients=["x"])
+    assert UNTRACED not in evaluate(known, tmp_path / "all", other, fold=-1)["notes"]
 
 
 # --- as a user types it ------------------------------------------------------------------------------------------

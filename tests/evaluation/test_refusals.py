@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from pig_monai.data.patients import digest
 from pig_monai.errors import PigError, find_user_error
 from pig_monai.files import sha256
 from tests.evaluation.known import SIZE, Known, boxes, evaluate, make_dataset, write_segmenter
@@ -60,6 +61,34 @@ def pairs_of_other_fold(weights: Path) -> list[str]:
 def pairs_of_all(weights: Path) -> list[str]:
     change(pairs=8, pairs_folds=[-1])(weights)
     return [str(weights), "trained on pairs whose generator held out no fold, and fold is 0"]
+
+
+def pairs_of_another_preparation(weights: Path) -> list[str]:
+    """The same patients in other folds: fold 0 was held out, but it was not these."""
+    generator = {"data": "0" * 64, "patients": [digest(patient) for patient in ("b", "c", "d")]}
+    change(pairs=8, pairs_folds=[0], pairs_generators={"g": generator})(weights)
+    return [
+        str(weights),
+        "trained on pairs whose generator saw 2 of the 3 patients of fold 0 in",
+        "datalist.json; ",
+    ]
+
+
+def pairs_of_another_key(weights: Path) -> list[str]:
+    generator = {"data": "0" * 64, "patients": [digest("e")]}
+    change(pairs=8, pairs_folds=[0], pairs_generators={"g": generator})(weights)
+    return [
+        str(weights),
+        "trained on pairs whose generator was trained on another dataset than",
+        "datalist.json, or with another key: its fold 0 is not this; train on pairs of a generator that held out "
+        "fold 0 of this dataset",
+    ]
+
+
+def pairs_for_the_masks_to_be_found(weights: Path) -> list[str]:
+    generators = {"g": {"data": "0" * 64, "patients": [digest("c")]}}
+    change(pairs=8, pairs_folds=[0], pairs_generators=generators, pairs_masks_of=["b", "c"])(weights)
+    return [str(weights), "trained on pairs made for the masks of 1 of the 3 patients of fold 0 in"]
 
 
 def unknown_patients(weights: Path) -> list[str]:
@@ -130,6 +159,7 @@ def full_state(weights: Path) -> list[str]:
     "spoil",
     [
         no_json, other_weights, other_fold, no_fold, seen_patient, pairs_of_other_fold, pairs_of_all,
+        pairs_of_another_preparation, pairs_of_another_key, pairs_for_the_masks_to_be_found,
         unknown_patients, other_key, other_network, foreign_class, wrong_arguments, generator, half_described,
         no_weights, torn_weights, broken_weights, full_state,
     ],

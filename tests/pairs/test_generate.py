@@ -102,6 +102,17 @@ def test_more_pairs_continue_and_fewer_change_nothing(tmp_path):
     assert contents(tmp_path / "grown") == contents(tmp_path / "through")
 
 
+def test_pairs_of_former_versions_are_continued_and_then_say_whom_their_generator_saw(tmp_path):
+    generate(KnownSampler(), tmp_path / "former", num_pairs=3)
+    path = tmp_path / "former/datalist.json"
+    datalist = json.loads(path.read_text())
+    assert datalist.pop("generators") == KnownSampler().generators
+    path.write_text(json.dumps(datalist))
+    generate(KnownSampler(), tmp_path / "former", num_pairs=5)
+    generate(KnownSampler(), tmp_path / "through", num_pairs=5)
+    assert contents(tmp_path / "former") == contents(tmp_path / "through")
+
+
 def test_without_replacement_a_range_of_candidates_is_drawn(tmp_path, capsys):
     sampler = KnownSampler()
     generate(sampler, tmp_path, num_pairs=7, start_index=3, batch_size=4, replace_rejected="false")

@@ -235,7 +235,11 @@ def test_a_generator_of_another_use_is_refused():
 
 def test_what_decides_a_pair_is_told_with_it():
     guider, generator = loaded("guider", Mix(0.9, 0.1)), loaded("generator", Mix(0.8, 0.0), mask_dropout=0.1)
-    told = pair_sampler(guider, generator, **SETTINGS, guidance=2).provenance
+    sampler = pair_sampler(guider, generator, **SETTINGS, guidance=2)
+    assert sampler.generators == {generator.sha256: {"data": "d" * 64}}  # a checkpoint without a list of patients
+    generator.meta["patients"] = ["p"]
+    assert sampler.generators == {generator.sha256: {"data": "d" * 64, "patients": ["p"]}}
+    told = sampler.provenance
     del told["versions"]
     assert told == {
         "seed": 3, "guider_sha256": guider.sha256, "generator_sha256": generator.sha256, "generator_fold": 0,

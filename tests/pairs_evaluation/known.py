@@ -17,8 +17,10 @@ Pair = tuple[np.ndarray, np.ndarray]
 """Slice float (W, H) in [−1, 1] and mask bool (W, H)."""
 
 
-def write_pairs(folder: Path, pairs: Sequence[Pair], fold: int | None = 0, **more: Any) -> Path:
-    """Write a pairs folder; ``fold`` None leaves the provenance out."""
+def write_pairs(
+    folder: Path, pairs: Sequence[Pair], fold: int | None = 0, generator: dict[str, Any] | None = None, **more: Any
+) -> Path:
+    """Write a pairs folder; ``fold`` None leaves the provenance out; ``generator`` is what it was trained on."""
     entries = []
     for index, (image, mask) in enumerate(pairs):
         name = f"synthetic-0-{index:06d}"
@@ -31,11 +33,18 @@ def write_pairs(folder: Path, pairs: Sequence[Pair], fold: int | None = 0, **mor
             "fold": -1,
             "origin": "synthetic",
             "index": index,
-            **({} if fold is None else {"provenance": {"generator_fold": fold}}),
+            **({} if fold is None else {"provenance": {"generator_fold": fold, "generator_sha256": "g"}}),
         }
         entries.append({**entry, **more})
+    preprocessing, generators = {"size": len(pairs[0][0])}, None if generator is None else {"g": generator}
     write_datalist(
-        folder, name="pairs", command="test", seed=0, preprocessing={"size": len(pairs[0][0])}, entries=entries
+        folder,
+        name="pairs",
+        command="test",
+        seed=0,
+        preprocessing=preprocessing,
+        entries=entries,
+        generators=generators,
     )
     return folder
 

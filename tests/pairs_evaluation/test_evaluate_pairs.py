@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from pig_monai.data.folder import heldout_entries, read_datalist, read_label, read_slice, training_entries
+from pig_monai.data.patients import digest
 from pig_monai.errors import PigError
 from pig_monai.pairs_evaluation.evaluate import PairsEvaluation
 from pig_monai.pairs_evaluation.figures import COLUMNS
@@ -178,6 +179,23 @@ def test_pairs_that_do_not_say_their_fold_count_as_trained_on_all(split, phantom
     assert found["left_out"] == {"without a mask": 0, "beyond max_pairs": 1}
     assert value(found, "frechet", "texture", "slice") is None  # nine are too few
     assert any("do not say which fold" in note for note in found["notes"])
+
+
+def test_notes_tell_whom_the_generator_saw_or_that_it_is_not_known(split, phantom_dataset, tmp_path):
+    dataset, _, _ = split
+    slices = read(heldout_entries(phantom_dataset, 1))[:10]
+    unknown = "the pairs do not say whom their generator saw"
+    for name, fold in (("former", 0), ("former_of_all", -1)):
+        found = evaluate_pairs(dataset, write_pairs(tmp_path / name, slices, fold), tmp_path / f"{name}_out")
+        assert any(note.startswith(unknown) for note in found["notes"])
+    everyone = {entry["patient"] for entry in training_entries(dataset, -1)}
+    first = min(everyone)
+    generator = {"data": "0" * 64, "patients": sorted(digest(patient) for patient in everyone - {first})}
+    pairs = write_pairs(tmp_path / "pairs", slices, -1, generator)
+    notes = evaluate_pairs(dataset, pairs, tmp_path / "out")["notes"]
+    assert not any(note.startswith(unknown) for note in notes)
+    grown = f"1 of the {len(everyone)} patients that count as trained on were not seen by the generator: "
+    assert any(note.startswith(grown) for note in notes)
 
 
 # --- slices without masks ---------------------------------------------------------------------------------------

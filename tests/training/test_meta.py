@@ -1,8 +1,10 @@
+import hashlib
 from pathlib import Path
 
 import pytest
 
 from pig_monai.data import folder
+from pig_monai.data.patients import digest
 from pig_monai.diffusion.schedule import RectifiedFlow
 from pig_monai.errors import PigError
 from pig_monai.spaces import LatentSpace, PixelSpace
@@ -33,6 +35,15 @@ def dataset(tmp_path):
 def test_slices_that_were_learnt_from_without_a_label_are_counted(dataset):
     assert meta(dataset, learn_from="all")(4)["unlabelled"] == 2  # number 0 is held out
     assert meta(dataset, learn_from="lesion")(4)["unlabelled"] == 0
+
+
+def test_a_meta_says_whom_the_training_saw_but_does_not_name_them(dataset):
+    """Odd numbers are trained on; 3 and 5 have no label."""
+    patients = {number: entry(number, fold=0)["patient"] for number in range(10)}
+    assert meta(dataset)(4)["patients"] == sorted(digest(patients[number]) for number in (1, 7, 9))
+    everyone = meta(dataset, learn_from="all")(4)["patients"]
+    assert everyone == sorted(digest(patients[number]) for number in (1, 3, 5, 7, 9))
+    assert everyone == sorted(hashlib.sha256(patients[n].encode()).hexdigest()[:16] for n in (1, 3, 5, 7, 9))
 
 
 def test_slices_that_nobody_labelled_are_enough_for_an_unconditional_net(tmp_path):
