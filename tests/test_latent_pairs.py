@@ -211,3 +211,19 @@ def test_an_autoencoder_that_has_seen_the_heldout_fold_is_refused(phantom_datase
         told = refused(config, tmp_path / "run", **ids)
         said = "was trained with fold 0 held out, and this training holds out fold 1; "
         assert told.startswith(f"autoencoder_ckpt {autoencoder} {said}")
+
+
+@pytest.mark.parametrize(("fold", "said"), [(0, "fold 0"), (-1, "no fold")])
+@pytest.mark.parametrize("role", ["guider", "generator", "autoencoder"])
+def test_weights_to_start_from_that_have_seen_the_heldout_fold_are_refused(
+    role, fold, said, phantom_dataset, tmp_path
+):
+    own = write_autoencoder(tmp_path, phantom_dataset) if role == "autoencoder" else ROOT / "bundles/pig_dbt/models"
+    state, meta = load_weights(own, role)
+    start = tmp_path / "start.pt"
+    save_weights(start, state, {**meta, "fold": fold, "data": fingerprint(phantom_dataset)})
+    ids = {"dataset_dir": phantom_dataset, "init_ckpt": start, "fold": 1, "device": "cpu"}
+    told = refused(f"train_{role}", tmp_path / "run", **ids)
+    assert told.startswith(
+        f"init_ckpt {start} was trained with {said} held out, and this training holds out fold 1; "
+    )
