@@ -184,8 +184,8 @@ def initial_network(
     """Return ``network`` on ``device`` with the weights to start from: its own, or those of a checkpoint.
 
     The checkpoint may be of another image size and of a network with other levels or channels: tensors whose name
-    and shape match are taken, the rest stay fresh. What was taken is told on stderr, and so are weights that worked
-    in another space, of which hardly more than the shapes fits.
+    and shape match are taken, the rest stay fresh. What was taken is told on stderr, and so is another space that
+    the weights worked in: little but their shapes may fit this one.
 
     Args:
         network: freshly made.
@@ -225,7 +225,9 @@ def initial_network(
         lines = [f"starting from {weights_path(init_ckpt, role)} ({about})", *taken.lines()]
         theirs, ours = space_in_words(meta.get("space")), space_in_words(space)
         if theirs != ours:
-            lines.append(f"these weights worked on {theirs}, this training works on {ours}: they may be of little use")
+            lines.append(
+                f"these weights worked on {theirs}, this training works on {ours}: they may be of little use"
+            )
         for line in lines:
             print(f"{role}: {line}", file=sys.stderr)
     return to_device(network, device)

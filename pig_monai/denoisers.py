@@ -169,6 +169,8 @@ def start_from_base(
     space: Mapping[str, Any] | None,
     data: str,
     fold: int,
+    learn_from: str = "lesion",
+    mask_dropout: float = 0.0,
 ) -> nn.Module:
     """Return ``network`` with the unconditional net of a checkpoint, frozen, and a branch that starts from it.
 
@@ -181,10 +183,13 @@ def start_from_base(
         space: of the training, as its meta says it; None for pixels.
         data: fingerprint of the training's slices.
         fold: that it holds out.
+        learn_from: of the training: ``lesion``. A slice without its mask leaves the branch silent, so that nothing
+            would learn from it.
+        mask_dropout: of the training: 0, for the same reason.
 
     Raises:
-        PigError: see `load_weights`; a network without a branch, or a base of another kind, schedule or space, or
-            one that has learnt from the held-out slices.
+        PigError: see `load_weights`; settings that a frozen base has no use for; a network without a branch, or a
+            base of another kind, schedule or space, or one that has learnt from the held-out slices.
     """
     if base_ckpt is None:
         return network
@@ -192,6 +197,12 @@ def start_from_base(
         raise PigError(
             "base_ckpt and init_ckpt are both set", "leave init_ckpt out: the branch starts from the base"
         )
+    for name, value, only in (("learn_from", learn_from, "lesion"), ("mask_dropout", mask_dropout, 0)):
+        if value != only:
+            raise PigError(
+                f"{name} is {value} and base_ckpt is set: the base stays as it is and learns from no slice",
+                f"give {name} {only}; guidance works, as the base knows slices without masks",
+            )
     spec: Any = network.spec
     if not isinstance(network, ControlledUNet) or network.control is None:
         raise PigError(

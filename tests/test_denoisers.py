@@ -216,7 +216,10 @@ def test_a_base_of_another_space_is_refused_with_both(tmp_path):
     net = random_network("controlnet", condition_channels=0)
     base = save(tmp_path, "generator", net, space=space)
     start(network("controlnet").float(), base, space=space)
-    for ours, told in ((None, "pixels"), ({**space, "autoencoder_sha256": "a" * 64}, "latents of autoencoder a{12}")):
+    for ours, told in (
+        (None, "pixels"),
+        ({**space, "autoencoder_sha256": "a" * 64}, "latents of autoencoder a{12}"),
+    ):
         said = f"base_ckpt {base}: its space is latents of autoencoder e{{12}}, and this training needs {told}; "
         with pytest.raises(PigError, match=said):
             start(network("controlnet"), base, space=ours)
@@ -231,6 +234,26 @@ def test_a_network_without_a_branch_has_no_use_for_a_base(kind, channels, tmp_pa
 def test_a_base_is_not_replaced_by_weights_to_start_from(tmp_path):
     with pytest.raises(PigError, match="base_ckpt and init_ckpt are both set"):
         start(network("controlnet"), tmp_path, init=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("ids", "told"),
+    [
+        (
+            {"learn_from": "all"},
+            "learn_from is all and base_ckpt is set: .*; give learn_from lesion; guidance works",
+        ),
+        (
+            {"mask_dropout": 0.1},
+            "mask_dropout is 0.1 and base_ckpt is set: .*; give mask_dropout 0; guidance works",
+        ),
+    ],
+)
+def test_a_frozen_base_has_no_use_for_slices_without_their_masks(ids, told, tmp_path):
+    base = save(tmp_path, "generator", random_network("controlnet", condition_channels=0))
+    with pytest.raises(PigError, match=told):
+        start_from_base(network("controlnet"), base, None, SCHEDULE, "v", None, DATA, 0, **ids)
+    start_from_base(network("controlnet"), None, None, SCHEDULE, "v", None, DATA, 0, **ids)  # without one, it has
 
 
 def test_a_base_that_has_learnt_from_the_heldout_fold_is_refused(tmp_path):

@@ -102,6 +102,11 @@ class Sampler(ABC):
         }
 
     @property
+    def num_steps(self) -> int:
+        """How often `draw` calls ``on_step`` for a batch."""
+        return len(self.grid)
+
+    @property
     def exact(self) -> bool:
         """Whether a pair has the same bits in any batch (see `Denoiser`)."""
         return all(network.denoiser.one_at_a_time for network in self.networks)
@@ -114,7 +119,7 @@ class Sampler(ABC):
         Args:
             indices: ≥ 0.
             on_step: is told the estimates of each step, as the networks see them.
-            steps: stop after so many, to see what a step costs; None walks the whole grid.
+            steps: of a walk; stop after so many, to see what a step costs; None walks the whole grid.
         """
         noise = PairNoise(self.seed, indices, self.device)
         with _one_thread() if self.exact else nullcontext():
