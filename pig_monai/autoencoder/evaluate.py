@@ -157,7 +157,7 @@ class AutoencoderEvaluation:
         inputs = {
             "dataset_dir": self.dataset_dir,
             "autoencoder_ckpt": self.autoencoder_ckpt,
-            "segmenter_ckpt": self.segmenter_ckpt,
+            "segmenter_ckpt": None if self.segmenter is None else self.segmenter.path,
         }
         return Run(self.output_dir, "autoencoder evaluation", settings, owned, self.overwrite, inputs=inputs)
 

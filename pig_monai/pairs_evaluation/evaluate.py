@@ -153,7 +153,7 @@ class PairsEvaluation:
         inputs = {
             "dataset_dir": self.dataset_dir,
             "pairs_dir": self.pairs_dir,
-            "segmenter_ckpt": self.segmenter_ckpt,
+            "segmenter_ckpt": None if self.weights is None else self.weights.path,
             **networks,
         }
         return Run(self.output_dir, "pairs-evaluation", settings, OWNED, self.overwrite, inputs=inputs)
