@@ -35,6 +35,8 @@ def find_root() -> str:
 def start(argv: Sequence[str] | None = None) -> None:
     """Set up a workflow: one-line errors, no warnings about settings of ours, and a checked command line.
 
+    Where ``amp`` is false, float32 is float32 on a GPU, too: PyTorch would let convolutions round to TF32.
+
     Args:
         argv: the process's own arguments by default.
 
@@ -43,6 +45,7 @@ def start(argv: Sequence[str] | None = None) -> None:
     """
     install_excepthook()
     warnings.filterwarnings("ignore", category=FutureWarning)
+    torch.backends.cudnn.allow_tf32 = False
     check_command_line(sys.argv if argv is None else argv)
 
 

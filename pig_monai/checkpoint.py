@@ -29,8 +29,10 @@ import pig_monai
 from pig_monai.diffusion.schedule import Schedule
 from pig_monai.errors import PigError
 from pig_monai.files import read_json, save_torch, sha256
+from pig_monai.heldout import check_heldout
 from pig_monai.partial_weights import take_what_fits
 from pig_monai.runs import RECORD, differences
+from pig_monai.spaces import space_in_words
 
 REQUIRED_META = ("role", "network", "image_size", "preprocessing", "fold", "data", "origin")
 REQUIRED_OF_ROLE = {
@@ -174,25 +176,32 @@ def initial_network(
     init_ckpt: str | Path | None,
     role: str,
     device: torch.device | str,
+    data: str,
+    fold: int,
     prediction: str | None = None,
     schedule: Schedule | None = None,
+    space: Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """Return ``network`` on ``device`` with the weights to start from: its own, or those of a checkpoint.
 
     The checkpoint may be of another image size and of a network with other levels or channels: tensors whose name
-    and shape match are taken, the rest stay fresh. What was taken is told on stderr.
+    and shape match are taken, the rest stay fresh. What was taken is told on stderr, and so is another space that
+    the weights worked in: little but their shapes may fit this one.
 
     Args:
         network: freshly made.
         init_ckpt: weights or run folder of the same role; None keeps the fresh weights.
         role: ``guider``, ``generator`` or ``autoencoder``.
         device: where to train.
+        data: fingerprint of the training's slices.
+        fold: that it holds out; −1 for none.
         prediction: what the training's network predicts; None accepts weights of any prediction.
         schedule: the training's noise schedule; None accepts weights of any.
+        space: of the training, as its meta says it; None for pixels, and for an autoencoder.
 
     Raises:
-        PigError: see `load_weights`; the checkpoint was trained for another prediction or noise schedule, or
-            less than a tenth of the parameters match.
+        PigError: see `load_weights`; the checkpoint was trained for another prediction or noise schedule, or has
+            learnt from the held-out slices, or less than a tenth of the parameters match.
     """
     if init_ckpt is not None:
         state_dict, meta = load_weights(init_ckpt, role, "init_ckpt")
@@ -203,6 +212,7 @@ def initial_network(
                 f"init_ckpt {init_ckpt} was trained with {key} = {theirs}, and this training has {ours}",
                 "give it the same, or start without init_ckpt",
             )
+        check_heldout(f"init_ckpt {init_ckpt}", meta, data, fold)
         taken = take_what_fits(network, state_dict)
         if taken.share < LEAST_SHARE:
             theirs, ours = _described(meta["network"], network.spec), _described(network.spec, meta["network"])
@@ -213,7 +223,13 @@ def initial_network(
             )
         known = (f"iteration {meta.get('iteration')}", f"{meta['image_size']} pixels", meta.get("prediction"))
         about = ", ".join(word for word in known if word)
-        for line in (f"starting from {weights_path(init_ckpt, role)} ({about})", *taken.lines()):
+        lines = [f"starting from {weights_path(init_ckpt, role)} ({about})", *taken.lines()]
+        theirs, ours = space_in_words(meta.get("space")), space_in_words(space)
+        if theirs != ours:
+            lines.append(
+                f"these weights worked on {theirs}, this training works on {ours}: they may be of little use"
+            )
+        for line in lines:
             print(f"{role}: {line}", file=sys.stderr)
     return to_device(network, device)
 

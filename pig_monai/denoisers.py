@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +17,10 @@ from pig_monai.diffusion.schedule import Schedule, schedule_from_dict
 from pig_monai.errors import PigError
 from pig_monai.files import sha256
 from pig_monai.generators.controlnet import ControlledUNet
+from pig_monai.heldout import check_heldout
 from pig_monai.networks import build_network
 from pig_monai.runs import differences
-from pig_monai.spaces import LatentSpace, PixelSpace, Space
+from pig_monai.spaces import LatentSpace, PixelSpace, Space, space_in_words
 
 SAME_FOR_A_PAIR = ("schedule", "image_size", "preprocessing", "fold", "data", "space")
 
@@ -116,36 +116,6 @@ def training_space(
     return LatentSpace(autoencoder)
 
 
-def check_heldout(given: str, meta: Mapping[str, Any], data: str, fold: int) -> None:
-    """Refuse weights that have learnt from the slices which a training holds out: every figure would be too good.
-
-    Weights that were trained on other data are let through, and that is said on stderr: whether the held-out
-    patients are among theirs, nobody but the user can know.
-
-    Args:
-        given: the id and the path of the weights.
-        meta: what their checkpoint says of itself.
-        data: fingerprint of the training's slices.
-        fold: that it holds out; −1 for none.
-
-    Raises:
-        PigError: they were trained on the same data with another fold held out, or none.
-    """
-    if fold == -1:
-        return
-    if meta["data"] != data:
-        print(
-            f"{given} was trained on other data: make sure that no patient of fold {fold} is in it",
-            file=sys.stderr,
-        )
-    elif meta["fold"] != fold:
-        theirs = "no fold" if meta["fold"] == -1 else f"fold {meta['fold']}"
-        raise PigError(
-            f"{given} was trained with {theirs} held out, and this training holds out fold {fold}",
-            f"name one that was trained with --fold {fold}: this one has learnt from the held-out slices",
-        )
-
-
 def check_pair(guider: dict[str, Any], generator: dict[str, Any]) -> None:
     """Refuse a guider and a generator that were not trained for each other.
 
@@ -161,10 +131,7 @@ def check_pair(guider: dict[str, Any], generator: dict[str, Any]) -> None:
 
 
 def _told(meta: Mapping[str, Any], key: str) -> Any:
-    if key != "space":
-        return meta.get(key)
-    space = meta.get(key)
-    return "pixels" if space is None else f"latents of autoencoder {space['autoencoder_sha256'][:12]}"
+    return space_in_words(meta.get(key)) if key == "space" else meta.get(key)
 
 
 def frozen_guider(
@@ -199,8 +166,11 @@ def start_from_base(
     init_ckpt: str | Path | None,
     schedule: Schedule,
     prediction: str,
+    space: Mapping[str, Any] | None,
     data: str,
     fold: int,
+    learn_from: str = "lesion",
+    mask_dropout: float = 0.0,
 ) -> nn.Module:
     """Return ``network`` with the unconditional net of a checkpoint, frozen, and a branch that starts from it.
 
@@ -210,12 +180,16 @@ def start_from_base(
         init_ckpt: of the training, which would replace the base: None.
         schedule: of the training.
         prediction: of the training.
+        space: of the training, as its meta says it; None for pixels.
         data: fingerprint of the training's slices.
         fold: that it holds out.
+        learn_from: of the training: ``lesion``. A slice without its mask leaves the branch silent, so that nothing
+            would learn from it.
+        mask_dropout: of the training: 0, for the same reason.
 
     Raises:
-        PigError: see `load_weights`; a network without a branch, or a base of another kind or schedule, or one
-            that has learnt from the held-out slices.
+        PigError: see `load_weights`; settings that a frozen base has no use for; a network without a branch, or a
+            base of another kind, schedule or space, or one that has learnt from the held-out slices.
     """
     if base_ckpt is None:
         return network
@@ -223,6 +197,12 @@ def start_from_base(
         raise PigError(
             "base_ckpt and init_ckpt are both set", "leave init_ckpt out: the branch starts from the base"
         )
+    for name, value, only in (("learn_from", learn_from, "lesion"), ("mask_dropout", mask_dropout, 0)):
+        if value != only:
+            raise PigError(
+                f"{name} is {value} and base_ckpt is set: the base stays as it is and learns from no slice",
+                f"give {name} {only}; guidance works, as the base knows slices without masks",
+            )
     spec: Any = network.spec
     if not isinstance(network, ControlledUNet) or network.control is None:
         raise PigError(
@@ -230,9 +210,14 @@ def start_from_base(
             "give generator controlnet or maisi, and condition mask or guider; or leave base_ckpt out",
         )
     state_dict, meta = load_weights(base_ckpt, "generator", "base_ckpt")
-    theirs = {"network": meta["network"], "prediction": meta["prediction"], "schedule": meta["schedule"]}
+    theirs = {key: _told(meta, key) for key in ("network", "prediction", "schedule", "space")}
     wanted = {"name": spec["name"], "arguments": {**spec["arguments"], "condition_channels": 0}}
-    ours = {"network": wanted, "prediction": prediction, "schedule": schedule.to_dict()}
+    ours = {
+        "network": wanted,
+        "prediction": prediction,
+        "schedule": schedule.to_dict(),
+        "space": space_in_words(space),
+    }
     for key, one, other in differences(theirs, ours):
         raise PigError(
             f"base_ckpt {base_ckpt}: its {key} is {one}, and this training needs {other}",

@@ -24,6 +24,7 @@ _REPEAT = {
     "guider_sha256": "give the guider_ckpt that it was started with, unchanged (not trained further since)",
     "generator_sha256": "give the generator_ckpt that it was started with, unchanged (not trained further since)",
     "autoencoder_sha256": "give the autoencoder_ckpt that it was started with (not trained further since)",
+    "guider_clamp": "give the clamp that it was started with",
     "pairs": "give the pairs_dir that it was started with, unchanged",
     "segmenter_sha256": "give the segmenter_ckpt that it was started with, unchanged",
     "weights": "give the ckpt or ckpts that it was started with, unchanged",
@@ -57,6 +58,7 @@ class Run:
         overwrite: start afresh.
         resume: continue where the folder has a run; otherwise such a folder is refused.
         growing: settings that are mappings to which a later command may add; what is there already must stay.
+        inputs: what the run reads, by id: files, folders, or None; overwriting never removes one of them.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Run:
         overwrite: bool | str = False,
         resume: bool | str = True,
         growing: Sequence[str] = (),
+        inputs: Mapping[str, str | Path | None] | None = None,
     ) -> None:
         self.folder = Path(output_dir)
         self.workflow = workflow
@@ -76,6 +79,7 @@ class Run:
         self.overwrite = as_bool(overwrite, "overwrite")
         self.resume = as_bool(resume, "resume")
         self.growing = tuple(growing)
+        self.inputs = {name: Path(path) for name, path in (inputs or {}).items() if path is not None}
 
     def check(self) -> Intention:
         """Refuse a folder in which this run may not write; touches nothing.
@@ -85,8 +89,8 @@ class Run:
             files are removed).
 
         Raises:
-            PigError: the folder cannot be written, another process writes there, or it holds another run or
-                something that is no run of this workflow.
+            PigError: the folder cannot be written, another process writes there, it holds another run or
+                something that is no run of this workflow, or overwriting would remove what this run reads.
         """
         self._check_place()
         if processes.rank() == 0:
@@ -101,6 +105,7 @@ class Run:
         if not taken:
             return "fresh"
         if self.overwrite:
+            self._check_inputs()
             return "overwrite"
         self._check_settings(found.get("settings", {}))
         if not self.resume:
@@ -134,6 +139,19 @@ class Run:
             raise PigError(f"output_dir {self.folder}: {existing} is a file", "choose another")
         if not os.access(existing, os.W_OK | os.X_OK):
             raise unwritable(self.folder, _OPTION, f"no permission to write in {existing}")
+
+    def _check_inputs(self) -> None:
+        """Refuse to overwrite what this run reads: an input, or what lies in one, that is among the owned."""
+        owned = {(self.folder / name).resolve() for name in self.owned}
+        for name, path in self.inputs.items():
+            for read in (path, *(sorted(path.iterdir()) if path.is_dir() else ())):
+                lost = owned.intersection((read.resolve(), *read.resolve().parents))
+                if lost:
+                    raise PigError(
+                        f"{name} {path} would be removed: --overwrite true empties output_dir {self.folder} of "
+                        f"{min(lost).name}",
+                        "choose another output_dir",
+                    )
 
     def _check_settings(self, former: Mapping[str, Any]) -> None:
         """Refuse other settings; take over what the former run has in growing ones and this one does not name."""

@@ -118,6 +118,11 @@ class LatentSpace:
         }
 
 
+def space_in_words(space: Mapping[str, Any] | None) -> str:
+    """Return how users are told of a space that `to_dict` described: two are the same where their words are."""
+    return "pixels" if space is None else f"latents of autoencoder {space['autoencoder_sha256'][:12]}"
+
+
 class EncodeSliced(Transform):
     """Encodes a loaded slice and its mask for the networks.
 

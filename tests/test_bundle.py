@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 import yaml
 from monai.bundle import ConfigWorkflow
 
+from pig_monai import bundle
 from pig_monai.checkpoint import load_weights
 from pig_monai.data.folder import read_datalist
 from pig_monai.networks import build_network, check_image_size, diffusion_network
@@ -57,6 +59,29 @@ def test_every_promised_id_is_in_its_config_with_an_explanation(config):
             line = next(line for line in text.splitlines() if line.startswith(f"{name}:"))
             assert "#" in line
     assert "run" in content
+
+
+@pytest.mark.parametrize(
+    ("config", "place"),
+    [
+        ("train_guider", "run_folder"),
+        ("train_generator", "run_folder"),
+        ("train_autoencoder", "run_folder"),
+        ("infer_pairs", "job"),
+        ("infer_slices", "job"),
+    ],
+)
+def test_every_input_is_kept_from_being_overwritten(config, place):
+    content = yaml.safe_load((CONFIGS / f"{config}.yaml").read_text())
+    paths = {name for name in content if name.endswith("_ckpt") or name in ("dataset_dir", "masks_dir")}
+    assert content[place]["inputs"] == {name: f"@{name}" for name in paths}
+
+
+def test_float32_is_not_rounded_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)  # PyTorch's default
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    bundle.start([])
+    assert torch.backends.cudnn.allow_tf32 is False
 
 
 PRESETS = sorted(

@@ -122,6 +122,9 @@ def test_a_folder_without_weights_says_why(tmp_path, workflow, what):
         load_weights(tmp_path, "guider", "init_ckpt")
 
 
+DATA = "d" * 64
+
+
 def unet(channels: list[int]) -> torch.nn.Module:
     return diffusion_network("concat", channels, [False] * len(channels), 1, 8, norm_num_groups=8)
 
@@ -132,14 +135,14 @@ def start(tmp_path):
     torch.manual_seed(0)
     network = unet([8, 16])
     described = {"network": network.spec, "prediction": "v", "schedule": NoiseSchedule().to_dict()}
-    meta_of_run = meta("guider", **described, image_size=64, iteration=4000)
+    meta_of_run = meta("guider", **described, image_size=64, iteration=4000, data=DATA, fold=1)
     save_weights(tmp_path / "model_guider.pt", network.state_dict(), meta_of_run)
     return tmp_path, network.state_dict()
 
 
 def test_a_training_starts_from_weights_of_another_size(start, capsys):
     folder, weights = start
-    found = initial_network(unet([8, 16]), folder, "guider", "cpu", "v", NoiseSchedule()).state_dict()
+    found = initial_network(unet([8, 16]), folder, "guider", "cpu", DATA, 1, "v", NoiseSchedule()).state_dict()
     assert all(torch.equal(value, found[name]) for name, value in weights.items())
     assert capsys.readouterr().err.splitlines() == [
         f"guider: starting from {folder / 'model_guider.pt'} (iteration 4000, 64 pixels, v)",
@@ -152,7 +155,7 @@ def test_a_training_starts_from_weights_of_a_network_with_fewer_levels(start, ca
     torch.manual_seed(1)
     network = unet([8, 16, 16])
     fresh = {name: value.clone() for name, value in network.state_dict().items()}
-    found = initial_network(network, folder, "guider", "cpu").state_dict()
+    found = initial_network(network, folder, "guider", "cpu", DATA, 1).state_dict()
     taken = [name for name in fresh if name in weights and weights[name].shape == fresh[name].shape]
     assert 0.1 * len(fresh) < len(taken) < len(fresh)
     for name, value in found.items():
@@ -166,7 +169,7 @@ def test_a_training_starts_from_weights_of_a_network_with_fewer_levels(start, ca
 def test_weights_that_hardly_fit_are_refused_with_both_networks(start):
     folder, _ = start
     with pytest.raises(PigError) as caught:
-        initial_network(unet([24, 48]), folder, "guider", "cpu")
+        initial_network(unet([24, 48]), folder, "guider", "cpu", DATA, 1)
     assert caught.value.what == (
         f"init_ckpt {folder} holds a concat with {{'channels': [8, 16]}} and network_def is a concat "
         "with {'channels': [24, 48]}: 0.0 % of the parameters fit"
@@ -176,11 +179,42 @@ def test_weights_that_hardly_fit_are_refused_with_both_networks(start):
 def test_weights_of_another_prediction_or_noise_are_refused(start):
     folder, _ = start
     with pytest.raises(PigError, match="trained with prediction = v, and this training has epsilon"):
-        initial_network(unet([8, 16]), folder, "guider", "cpu", "epsilon", NoiseSchedule())
+        initial_network(unet([8, 16]), folder, "guider", "cpu", DATA, 1, "epsilon", NoiseSchedule())
     with pytest.raises(PigError, match="trained with schedule#beta_end = 0.02, and this training has 0.03"):
-        initial_network(unet([8, 16]), folder, "guider", "cpu", "v", NoiseSchedule(beta_end=0.03))
+        initial_network(unet([8, 16]), folder, "guider", "cpu", DATA, 1, "v", NoiseSchedule(beta_end=0.03))
     with pytest.raises(PigError, match=r"init_ckpt .* is the folder of|init_ckpt .* holds a guider"):
-        initial_network(unet([8, 16]), folder / "model_guider.pt", "generator", "cpu")
+        initial_network(unet([8, 16]), folder / "model_guider.pt", "generator", "cpu", DATA, 1)
+
+
+def test_weights_that_have_learnt_from_the_heldout_fold_are_refused(start, capsys):
+    folder, _ = start
+    with pytest.raises(PigError) as caught:
+        initial_network(unet([8, 16]), folder, "guider", "cpu", DATA, 0, "v", NoiseSchedule())
+    assert str(caught.value) == (
+        f"init_ckpt {folder} was trained with fold 1 held out, and this training holds out fold 0; "
+        "name one that was trained with --fold 0: this one has learnt from the held-out slices"
+    )
+    assert capsys.readouterr().err == ""
+    initial_network(unet([8, 16]), folder, "guider", "cpu", DATA, -1)  # nothing is held out
+    initial_network(unet([8, 16]), folder, "guider", "cpu", "e" * 64, 0)  # other data: told, and let through
+    told = f"init_ckpt {folder} was trained on other data: make sure that no patient of fold 0 is in it"
+    assert capsys.readouterr().err.splitlines().count(told) == 1
+
+
+def test_of_weights_from_another_space_the_user_is_told(start, capsys):
+    folder, weights = start
+    space = {"factor": 4, "channels": 3, "autoencoder_sha256": "e" * 64}
+    network = initial_network(unet([8, 16]), folder, "guider", "cpu", DATA, 1, "v", NoiseSchedule(), space)
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "guider: these weights worked on pixels, this training works on latents of autoencoder eeeeeeeeeeee: "
+        "they may be of little use"
+    )
+    content = torch.load(folder / "model_guider.pt", weights_only=True)
+    for sha256, said in (("a" * 64, True), ("e" * 64, False)):
+        theirs = {**content["meta"], "space": {**space, "autoencoder_sha256": sha256}}
+        save_weights(folder / "model_guider.pt", weights, theirs)
+        initial_network(network, folder, "guider", "cpu", DATA, 1, space=space)
+        assert ("worked on latents of autoencoder aaaaaaaaaaaa" in capsys.readouterr().err) == said
 
 
 def test_mask_statistics_count_what_was_drawn():

@@ -11,7 +11,6 @@ from torch import nn
 
 from pig_monai.checkpoint import initial_network, save_weights
 from pig_monai.denoisers import (
-    check_heldout,
     check_pair,
     frozen_guider,
     load_denoiser,
@@ -21,6 +20,7 @@ from pig_monai.denoisers import (
 from pig_monai.diffusion.schedule import NoiseSchedule, RectifiedFlow
 from pig_monai.diffusion.training import AutocastInferer, DiffusionLoss, GeneratorBatch
 from pig_monai.errors import PigError
+from pig_monai.heldout import check_heldout
 from pig_monai.spaces import LatentSpace, PixelSpace
 from pig_monai.training.optimisation import exponential_moving_average
 from tests.autoencoder.known import autoencoder
@@ -150,16 +150,23 @@ def test_of_weights_from_other_data_the_user_is_told(capsys):
 KINDS = ("controlnet", "maisi")
 
 
-def start(net: nn.Module, base: Path, init: Path | None = None, fold: int = 0, flow: bool = False) -> nn.Module:
+def start(
+    net: nn.Module,
+    base: Path,
+    init: Path | None = None,
+    fold: int = 0,
+    flow: bool = False,
+    space: dict[str, Any] | None = None,
+) -> nn.Module:
     schedule, prediction = (RectifiedFlow(), "flow") if flow else (SCHEDULE, "v")
-    return start_from_base(net, base, init, schedule, prediction, DATA, fold)
+    return start_from_base(net, base, init, schedule, prediction, space, DATA, fold)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_training_on_a_base_changes_the_branch_and_no_bit_of_the_base(kind, tmp_path):
     base = random_network(kind, condition_channels=0)
     save(tmp_path, "generator", base)
-    net = initial_network(start(network(kind).float(), tmp_path), None, "generator", "cpu")
+    net = initial_network(start(network(kind).float(), tmp_path), None, "generator", "cpu", DATA, 0)
     before = {name: value.clone() for name, value in net.state_dict().items()}
     for name, value in base.state_dict().items():
         assert torch.equal(before[name], value)
@@ -184,7 +191,7 @@ def test_training_on_a_base_changes_the_branch_and_no_bit_of_the_base(kind, tmp_
 
 def test_without_a_base_everything_is_trained():
     net = network("controlnet")
-    assert start_from_base(net, None, Path("weights.pt"), SCHEDULE, "v", DATA, 0) is net
+    assert start_from_base(net, None, Path("weights.pt"), SCHEDULE, "v", None, DATA, 0) is net
     assert all(p.requires_grad for p in net.parameters())
 
 
@@ -196,12 +203,26 @@ def test_a_base_that_does_not_fit_is_refused_with_both_sides(tmp_path):
     with pytest.raises(PigError, match=f"{needs}prediction is v, and this training needs flow"):
         start(network("controlnet"), base, flow=True)
     with pytest.raises(PigError, match=f"{needs}schedule#beta_end is 0.02, and this training needs 0.03"):
-        start_from_base(network("controlnet"), base, None, NoiseSchedule(beta_end=0.03), "v", DATA, 0)
+        start_from_base(network("controlnet"), base, None, NoiseSchedule(beta_end=0.03), "v", None, DATA, 0)
     with pytest.raises(PigError, match=f"{needs}network#arguments#image_channels is 1, and this training needs 3"):
         start(network("controlnet", image_channels=3), base)
     conditional = save(tmp_path / "b", "generator", random_network("controlnet"))
     with pytest.raises(PigError, match="network#arguments#condition_channels is 1, and this training needs 0"):
         start(network("controlnet"), conditional)
+
+
+def test_a_base_of_another_space_is_refused_with_both(tmp_path):
+    space = {"factor": 4, "channels": 3, "autoencoder_sha256": "e" * 64}
+    net = random_network("controlnet", condition_channels=0)
+    base = save(tmp_path, "generator", net, space=space)
+    start(network("controlnet").float(), base, space=space)
+    for ours, told in (
+        (None, "pixels"),
+        ({**space, "autoencoder_sha256": "a" * 64}, "latents of autoencoder a{12}"),
+    ):
+        said = f"base_ckpt {base}: its space is latents of autoencoder e{{12}}, and this training needs {told}; "
+        with pytest.raises(PigError, match=said):
+            start(network("controlnet"), base, space=ours)
 
 
 @pytest.mark.parametrize(("kind", "channels"), [("concat", 1), ("maisi", 0)])
@@ -213,6 +234,26 @@ def test_a_network_without_a_branch_has_no_use_for_a_base(kind, channels, tmp_pa
 def test_a_base_is_not_replaced_by_weights_to_start_from(tmp_path):
     with pytest.raises(PigError, match="base_ckpt and init_ckpt are both set"):
         start(network("controlnet"), tmp_path, init=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("ids", "told"),
+    [
+        (
+            {"learn_from": "all"},
+            "learn_from is all and base_ckpt is set: .*; give learn_from lesion; guidance works",
+        ),
+        (
+            {"mask_dropout": 0.1},
+            "mask_dropout is 0.1 and base_ckpt is set: .*; give mask_dropout 0; guidance works",
+        ),
+    ],
+)
+def test_a_frozen_base_has_no_use_for_slices_without_their_masks(ids, told, tmp_path):
+    base = save(tmp_path, "generator", random_network("controlnet", condition_channels=0))
+    with pytest.raises(PigError, match=told):
+        start_from_base(network("controlnet"), base, None, SCHEDULE, "v", None, DATA, 0, **ids)
+    start_from_base(network("controlnet"), None, None, SCHEDULE, "v", None, DATA, 0, **ids)  # without one, it has
 
 
 def test_a_base_that_has_learnt_from_the_heldout_fold_is_refused(tmp_path):

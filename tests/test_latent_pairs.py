@@ -204,6 +204,29 @@ def test_a_generator_without_a_spacing_input_refuses_the_wish(tmp_path):
     assert told.startswith("spacing is [0.1, 0.1] and the generator's network is concat; ")
 
 
+def test_a_generator_that_needs_a_guider_says_so(tmp_path):
+    told = refused("infer_pairs", tmp_path / "pairs", guider_ckpt=None, device="cpu")  # the bundle's own generator
+    assert told == "guider_ckpt is not set; name the guider's weights"
+
+
+def test_latent_pairs_of_another_clamp_do_not_continue(latent, pairs):
+    ids = wanted(latent, spacing=[0.1, 0.2], num_pairs=5, clamp=False)
+    with pytest.raises((RuntimeError, PigError)) as caught:
+        workflow("infer_pairs", pairs, **ids).run()
+    told = "holds a run with guider_clamp = True, not False; give the clamp that it was started with, "
+    assert told in str(find_user_error(caught.value))
+
+
+def test_given_masks_are_not_removed_by_the_slices_that_are_made_for_them(latent, pairs):
+    before = contents(pairs)
+    ids = {"generator_ckpt": latent / "generator", "masks_dir": pairs, "num_pairs": 2, "overwrite": True}
+    with pytest.raises((RuntimeError, PigError)) as caught:
+        workflow("infer_slices", pairs, **ids, **QUICK).run()
+    told = f"masks_dir {pairs} would be removed: --overwrite true empties output_dir {pairs} of "
+    assert str(find_user_error(caught.value)).startswith(told)
+    assert contents(pairs) == before
+
+
 def test_an_autoencoder_that_has_seen_the_heldout_fold_is_refused(phantom_dataset, tmp_path):
     autoencoder = write_autoencoder(tmp_path, phantom_dataset)
     ids = {**NETWORK, "dataset_dir": phantom_dataset, "autoencoder_ckpt": autoencoder, "fold": 1}
@@ -211,3 +234,21 @@ def test_an_autoencoder_that_has_seen_the_heldout_fold_is_refused(phantom_datase
         told = refused(config, tmp_path / "run", **ids)
         said = "was trained with fold 0 held out, and this training holds out fold 1; "
         assert told.startswith(f"autoencoder_ckpt {autoencoder} {said}")
+
+
+@pytest.mark.parametrize(("fold", "said"), [(0, "fold 0"), (-1, "no fold")])
+@pytest.mark.parametrize("role", ["guider", "generator", "autoencoder"])
+def test_weights_to_start_from_that_have_seen_the_heldout_fold_are_refused(
+    role, fold, said, phantom_dataset, tmp_path
+):
+    own = (
+        write_autoencoder(tmp_path, phantom_dataset) if role == "autoencoder" else ROOT / "bundles/pig_dbt/models"
+    )
+    state, meta = load_weights(own, role)
+    start = tmp_path / "start.pt"
+    save_weights(start, state, {**meta, "fold": fold, "data": fingerprint(phantom_dataset)})
+    ids = {"dataset_dir": phantom_dataset, "init_ckpt": start, "fold": 1, "device": "cpu"}
+    told = refused(f"train_{role}", tmp_path / "run", **ids)
+    assert told.startswith(
+        f"init_ckpt {start} was trained with {said} held out, and this training holds out fold 1; "
+    )

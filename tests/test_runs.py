@@ -98,6 +98,42 @@ def test_overwriting_removes_a_runs_own_files_only(tmp_path):
     assert json.loads((folder / "run.json").read_text()) == {"workflow": "guider", "settings": {"seed": 1}}
 
 
+@pytest.mark.parametrize(
+    ("given", "lost"),
+    [
+        ("", "checkpoints"),
+        ("model.pt", "model.pt"),
+        ("checkpoints", "checkpoints"),
+        ("checkpoints/state_00000001.pt", "checkpoints"),
+        ("../link", "model.pt"),
+    ],
+)
+def test_overwriting_never_removes_what_the_run_reads(tmp_path, given, lost):
+    folder = a_run(tmp_path / "run", seed=0)
+    (folder / "model.pt").write_text("weights")
+    (tmp_path / "link").symlink_to(folder / "model.pt")
+    inputs = {"dataset_dir": tmp_path / "data", "base_ckpt": None, "init_ckpt": folder / given}
+    run = Run(folder, "guider", {"seed": 1}, OWNED, overwrite=True, inputs=inputs)
+    for way_in in (run.check, run.open):
+        with pytest.raises(PigError) as caught:
+            way_in()
+        told = (
+            f"would be removed: --overwrite true empties output_dir {folder} of {lost}; choose another output_dir"
+        )
+        assert str(caught.value) == f"init_ckpt {folder / given} {told}"
+    assert (folder / "model.pt").read_text() == "weights"
+    assert (folder / "checkpoints/state_00000001.pt").read_text() == "a state"
+    again = Run(folder, "guider", {"seed": 0}, OWNED, inputs=inputs)
+    assert again.check() == "continue"  # which removes nothing
+
+
+def test_what_a_run_reads_elsewhere_does_not_stand_in_the_way(tmp_path):
+    folder = a_run(tmp_path / "data/run", seed=0)  # a run inside of its dataset's folder
+    (folder / "model.pt.txt").write_text("the user's own")
+    inputs = {"dataset_dir": tmp_path / "data", "init_ckpt": folder / "model.pt.txt", "guider_ckpt": "nowhere.pt"}
+    assert Run(folder, "guider", {}, OWNED, overwrite=True, inputs=inputs).check() == "overwrite"
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_what_is_no_run_of_this_workflow_is_never_touched(tmp_path, overwrite):
     generator = a_run(tmp_path / "generator", workflow="generator")

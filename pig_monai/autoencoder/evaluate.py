@@ -154,7 +154,12 @@ class AutoencoderEvaluation:
             "amp": self.amp,
         }
         owned = (JSON, CSV, TABLE, PICTURE)
-        return Run(self.output_dir, "autoencoder evaluation", settings, owned, self.overwrite)
+        inputs = {
+            "dataset_dir": self.dataset_dir,
+            "autoencoder_ckpt": self.autoencoder_ckpt,
+            "segmenter_ckpt": None if self.segmenter is None else self.segmenter.path,
+        }
+        return Run(self.output_dir, "autoencoder evaluation", settings, owned, self.overwrite, inputs=inputs)
 
     def run(self) -> None:
         """Evaluate and write everything; the same command again does it again.

@@ -158,6 +158,7 @@ class GeneratorBatch(_DiffusionBatch):
             raise PigError(f"loss_weight is {loss_weight!r}", "give none or lesion")
         if condition == "none":
             _check_left_alone(condition, loss_weight=(loss_weight, "none"), mask_dropout=(mask_dropout, 0))
+            _check_no_guider(condition, guider)
         self.condition = condition
         self.guider = guider if condition == "guider" else None
         self.loss_weight = loss_weight
@@ -175,12 +176,7 @@ class GeneratorBatch(_DiffusionBatch):
         mask = mask * self._shown(pair, batchdata).reshape(-1, 1, 1, 1)
         target = self.schedule.target(pair["y0"], pair["eps_2"], pair["t"], self.prediction)
         weight = torch.sigmoid(mask).mean(dim=1, keepdim=True) if self.loss_weight == "lesion" else None
-        spacing = batchdata.get("spacing")
-        shown = {
-            "timesteps": pair["timesteps"],
-            "condition": mask,
-            "spacing": None if spacing is None else spacing.to(device),
-        }
+        shown = {"timesteps": pair["timesteps"], "condition": mask, "spacing": _spacing(batchdata, device)}
         return pair["y_t"], Target(target, weight, pair["timesteps"]), (), shown
 
     def _shown(self, pair: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
@@ -207,8 +203,14 @@ class JointBatch(_DiffusionBatch):
         pair = self._noisy_pair(batchdata, device)
         z0, eps, z_t = (torch.cat([pair[x], pair[y]], dim=1) for x, y in _JOINT)
         target = self.schedule.target(z0, eps, pair["t"], self.prediction)
-        shown = {"timesteps": pair["timesteps"], "condition": torch.zeros_like(pair["x0"]), "spacing": None}
+        nothing, spacing = torch.zeros_like(pair["x0"]), _spacing(batchdata, device)
+        shown = {"timesteps": pair["timesteps"], "condition": nothing, "spacing": spacing}
         return z_t, Target(target, None, pair["timesteps"]), (), shown
+
+
+def _spacing(batch: Mapping[str, Tensor], device: Any) -> Tensor | None:
+    """Return the spacing of a batch's slices, (B, 2) in mm a pixel, or None where it has none."""
+    return batch["spacing"].to(device) if "spacing" in batch else None
 
 
 _JOINT = (("x0", "y0"), ("eps_1", "eps_2"), ("x_t", "y_t"))
@@ -236,6 +238,7 @@ def generator_batch(condition: str, learn_from: str, **settings: Any) -> Generat
         loss_weight=(settings["loss_weight"], "none"),
         mask_dropout=(settings["mask_dropout"], 0),
     )
+    _check_no_guider(condition, settings.get("guider"))
     return JointBatch(settings["schedule"], settings["prediction"], settings["seed"])
 
 
@@ -244,6 +247,11 @@ def _check_left_alone(condition: str, **settings: tuple[Any, Any]) -> None:
     for name, (value, only) in settings.items():
         if value != only:
             raise PigError(f"{name} is {value} and condition is {condition}", f"give {name} {only}")
+
+
+def _check_no_guider(condition: str, guider: Denoiser | None) -> None:
+    if guider is not None:
+        raise PigError(f"guider_ckpt is set and condition is {condition}", "leave guider_ckpt out")
 
 
 class DiffusionLoss(nn.Module):

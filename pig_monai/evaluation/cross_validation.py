@@ -145,7 +145,12 @@ class CrossValidation:
         }
         owned = [*OWNED, *(f"fold_{number}" for number in known)]
         overwrite = as_bool(overwrite, "overwrite")
-        self.folder = Run(output_dir, "cross-validation", settings, owned, overwrite, growing=["pairs"])
+        inputs = {"dataset_dir": self.dataset_dir}
+        if pairs_dir:
+            inputs |= {f"pairs_dir of fold {fold.number}:": self._pairs(fold) for fold in self.folds}
+        self.folder = Run(
+            output_dir, "cross-validation", settings, owned, overwrite, growing=["pairs"], inputs=inputs
+        )
 
     def run(self) -> None:
         """Train and evaluate what is not done yet, then write the table.

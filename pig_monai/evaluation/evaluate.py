@@ -160,7 +160,8 @@ class Evaluation:
             "fold": self.fold,
             "seed": self.seed,
         }
-        return Run(self.output_dir, "evaluation", settings, OWNED, self.overwrite)
+        inputs = {"dataset_dir": self.dataset_dir, **{f"ckpts#{n}": path for n, path in enumerate(self.weights)}}
+        return Run(self.output_dir, "evaluation", settings, OWNED, self.overwrite, inputs=inputs)
 
     def run(self) -> None:
         """Evaluate and write everything; the same command again does it again.

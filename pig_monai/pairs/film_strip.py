@@ -20,7 +20,7 @@ class _Recorder:
     def __init__(self, sampler: Sampler, check: Callable[[], None]) -> None:
         self.sampler = sampler
         self.check = check
-        steps = len(sampler.grid)
+        steps = sampler.num_steps
         self.wanted = {round(i) for i in np.linspace(0, steps - 1, min(FRAMES, steps))}
         self.masks: list[np.ndarray] = []
         self.slices: list[np.ndarray] = []

@@ -205,9 +205,14 @@ class PairsFolder:
             )
 
 
-def pairs_run(folder: Path, settings: Mapping[str, Any], overwrite: bool) -> Run:
-    """Return the run of a pairs folder."""
-    return Run(folder, "pairs", settings, OWNED, overwrite)
+def pairs_run(
+    folder: Path,
+    settings: Mapping[str, Any],
+    overwrite: bool,
+    inputs: Mapping[str, str | Path | None] | None = None,
+) -> Run:
+    """Return the run of a pairs folder; arguments as of `Run`."""
+    return Run(folder, "pairs", settings, OWNED, overwrite, inputs=inputs)
 
 
 def read_report(folder: Path, remedy: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ class PairsJob:
         min_accepted: give up when a smaller share of at least 32 candidates is accepted.
         replace_rejected: draw further candidates for those that are rejected.
         overwrite: start afresh.
+        inputs: what the run reads, by id (see `Run`).
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class PairsJob:
         min_accepted: float = 0.1,
         replace_rejected: bool | str = True,
         overwrite: bool | str = False,
+        inputs: Mapping[str, str | Path | None] | None = None,
     ) -> None:
         self.folder = Path(output_dir)
         self.limits = limits
@@ -62,11 +64,12 @@ class PairsJob:
         self.min_accepted = min_accepted
         self.replace_rejected = as_bool(replace_rejected, "replace_rejected")
         self.overwrite = as_bool(overwrite, "overwrite")
+        self.inputs = inputs
 
     def run(self, sampler: Sampler) -> Run:
         """Return the folder with what makes this run what it is: only the same command may continue it."""
         settings = {**sampler.provenance, **self.limits.to_dict(), "start_index": self.start_index}
-        return pairs_run(self.folder, settings, self.overwrite)
+        return pairs_run(self.folder, settings, self.overwrite, self.inputs)
 
     def found(self, pairs: PairsFolder) -> int:
         """Return how many of ``num_pairs`` a folder holds."""
@@ -155,7 +158,7 @@ class _Leader:
         spacing, things = self.sampler.spacing, self.sampler.things
         with (
             tqdm(total=job.num_pairs, initial=job.found(pairs), desc=things, unit=things.rstrip("s")) as bar,
-            tqdm(total=len(self.sampler.grid), desc="steps", leave=False, position=1) as steps,
+            tqdm(total=self.sampler.num_steps, desc="steps", leave=False, position=1) as steps,
         ):
             while (wanted := job.num_pairs - job.found(pairs)) > 0:
                 self.stop.check()

@@ -111,6 +111,11 @@ class Sampler(ABC):
         return {self.generator.sha256: {key: meta[key] for key in ("data", "patients") if key in meta}}
 
     @property
+    def num_steps(self) -> int:
+        """How often `draw` calls ``on_step`` for a batch."""
+        return len(self.grid)
+
+    @property
     def exact(self) -> bool:
         """Whether a pair has the same bits in any batch (see `Denoiser`)."""
         return all(network.denoiser.one_at_a_time for network in self.networks)
@@ -123,7 +128,7 @@ class Sampler(ABC):
         Args:
             indices: ≥ 0.
             on_step: is told the estimates of each step, as the networks see them.
-            steps: stop after so many, to see what a step costs; None walks the whole grid.
+            steps: of a walk; stop after so many, to see what a step costs; None walks the whole grid.
         """
         noise = PairNoise(self.seed, indices, self.device)
         with _one_thread() if self.exact else nullcontext():

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pig_monai.denoisers import LoadedDenoiser, check_pair
+from pig_monai.denoisers import LoadedDenoiser, check_pair, load_denoiser
 from pig_monai.diffusion.noise import PairNoise
 from pig_monai.diffusion.sampling import KnownImage, OnStep, binarise, sample_jointly
+from pig_monai.diffusion.solvers import Estimate
 from pig_monai.diffusion.training import masks_to_diffusion
 from pig_monai.errors import PigError
 from pig_monai.pairs.given_masks import GivenMasks
@@ -30,13 +32,39 @@ def pair_sampler(guider: LoadedDenoiser | None, generator: LoadedDenoiser, **set
         PigError: see the samplers.
     """
     if trained_condition(generator) == "joint":
-        settings.pop("binarised_condition", None)
+        if guider is not None:
+            raise PigError("guider_ckpt is set and the generator makes the masks itself", "leave guider_ckpt out")
+        _check_not_binarised(settings.pop("binarised_condition", False), "is shown no mask")
         return JointSampler(generator, **settings)
     if guider is None:
         raise PigError("guider_ckpt is not set", "name the guider's weights")
     if sees_slice(guider):
         return PairSampler(guider, generator, **settings)
+    _check_not_binarised(settings.get("binarised_condition", False), "is shown finished masks, which are binary")
     return TwoStepSampler(guider, generator, **settings)
+
+
+def find_guider(
+    guider_ckpt: str | Path | None, default: str | Path, generator: LoadedDenoiser, **settings: Any
+) -> LoadedDenoiser | None:
+    """Load the guider that ``infer_pairs`` was given; the default one is not for a joint generator.
+
+    Args:
+        guider_ckpt: weights or run folder; None for none.
+        default: what ``guider_ckpt`` is where the user did not set it.
+        generator: model_y, or the one net of mask and slice.
+        **settings: of `load_denoiser`.
+
+    Raises:
+        PigError: see `load_denoiser`.
+    """
+    unasked = trained_condition(generator) == "joint" and str(guider_ckpt) == str(default)
+    return None if guider_ckpt is None or unasked else load_denoiser(guider_ckpt, "guider", **settings)
+
+
+def _check_not_binarised(binarised_condition: bool, why: str) -> None:
+    if binarised_condition:
+        raise PigError(f"binarised_condition is true and the generator {why}", "give binarised_condition false")
 
 
 def slice_sampler(generator: LoadedDenoiser, masks: GivenMasks | None, **settings: Any) -> Sampler:
@@ -109,7 +137,10 @@ class PairSampler(Sampler):
     @property
     def provenance(self) -> dict[str, Any]:
         """See `Sampler`."""
-        return {**super().provenance, "binarised_condition": self.binarised_condition}
+        told = {**super().provenance, "binarised_condition": self.binarised_condition}
+        if not self.space.bounded:  # ``clamp`` is then False whatever was asked for, and the guider's own
+            told["guider_clamp"] = self.guider.denoiser.clamp
+        return told
 
     def _sample(
         self, indices: Sequence[int], noise: PairNoise, on_step: OnStep | None, steps: int | None
@@ -125,17 +156,28 @@ class PairSampler(Sampler):
 class TwoStepSampler(PairSampler):
     """The rival that GenSeg reports to win: a mask diffusion first, then a slice for the finished mask.
 
-    Arguments as of `PairSampler`; the guider does not see the slice.
+    ``on_step`` is told the steps of both walks, counted through. Arguments as of `PairSampler`; the guider does
+    not see the slice.
     """
+
+    @property
+    def num_steps(self) -> int:
+        """See `Sampler`: the mask's walk, and the slice's."""
+        return 2 * super().num_steps
 
     def _sample(
         self, indices: Sequence[int], noise: PairNoise, on_step: OnStep | None, steps: int | None
     ) -> tuple[Tensor, Tensor]:
         x_T, y_T = self._first_noise(noise)
         unseen = KnownImage(torch.zeros_like(y_T), self.schedule)
-        x0, _ = self._walk(self.guider.denoiser, unseen, x_T, torch.zeros_like(y_T), noise, None, steps)
-        mask = torch.where(x0 > 0, 1.0, -1.0)
-        return self._walk(KnownImage(mask, self.schedule), self.predict_slice, x_T, y_T, noise, on_step, steps)
+        x0, _ = self._walk(self.guider.denoiser, unseen, x_T, torch.zeros_like(y_T), noise, on_step, steps)
+        finished = torch.where(x0 > 0, 1.0, -1.0)
+
+        def then(index: int, mask: Estimate, slice_: Estimate) -> None:
+            if on_step is not None:
+                on_step(len(self.grid) + index, mask, slice_)
+
+        return self._walk(KnownImage(finished, self.schedule), self.predict_slice, x_T, y_T, noise, then, steps)
 
 
 class JointSampler(Sampler):

@@ -161,7 +161,13 @@ class PairsEvaluation:
             "seed": self.seed,
             "max_pairs": self.max_pairs,
         }
-        return Run(self.output_dir, "pairs-evaluation", settings, OWNED, self.overwrite)
+        inputs = {
+            "dataset_dir": self.dataset_dir,
+            "pairs_dir": self.pairs_dir,
+            "segmenter_ckpt": None if self.weights is None else self.weights.path,
+            **networks,
+        }
+        return Run(self.output_dir, "pairs-evaluation", settings, OWNED, self.overwrite, inputs=inputs)
 
     def run(self) -> None:
         """Evaluate and write everything; the same command again does it again.

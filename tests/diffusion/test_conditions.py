@@ -5,11 +5,19 @@ import torch
 
 from pig_monai.diffusion.sampling import Denoiser
 from pig_monai.diffusion.schedule import NoiseSchedule, RectifiedFlow
-from pig_monai.diffusion.training import DiffusionLoss, GeneratorBatch, GuiderBatch, JointBatch, generator_batch
+from pig_monai.diffusion.training import (
+    AutocastInferer,
+    DiffusionLoss,
+    GeneratorBatch,
+    GuiderBatch,
+    JointBatch,
+    generator_batch,
+)
 from pig_monai.errors import PigError
 from tests.diffusion.test_sampling import Linear
 from tests.diffusion.test_training import batch, literal_noise
 from tests.diffusion.toy import rng
+from tests.generators.known import network, randomise
 
 SCHEDULE = NoiseSchedule()
 
@@ -104,6 +112,21 @@ def test_spacing_is_passed_on():
     spacing = torch.rand(5, 2, generator=rng(1))
     assert torch.equal(GeneratorBatch(SCHEDULE)({**batch(), "spacing": spacing})[3]["spacing"], spacing)
     assert GeneratorBatch(SCHEDULE)(batch())[3]["spacing"] is None
+    assert JointBatch(SCHEDULE)(batch())[3]["spacing"] is None
+
+
+def test_a_joint_net_is_told_the_same_spacing_in_training_as_in_sampling():
+    net = network("maisi", image_channels=2, condition_channels=0).float()
+    randomise(net)
+    spacing = torch.tensor([[1.0, 2.0]]).expand(5, 2)
+    images = {name: value.float() for name, value in batch().items()}
+    noisy, target, _, shown = JointBatch(SCHEDULE, "v", seed=3)({**images, "spacing": spacing})
+    trained = AutocastInferer(False)(noisy, net, **shown)
+    t, nothing = target.timesteps, torch.zeros_like(noisy[:, :1])
+    sampled = Denoiser(net, SCHEDULE, "v", clamp=False, spacing=spacing[0])(noisy, nothing, t)
+    torch.testing.assert_close(sampled.x0, SCHEDULE.estimates(trained, noisy, t, "v")[0])
+    untold = Denoiser(net, SCHEDULE, "v", clamp=False)(noisy, nothing, t)
+    assert float((untold.x0 - sampled.x0).detach().abs().max()) > 0.01  # the spacing counts
 
 
 @pytest.mark.parametrize(
@@ -125,6 +148,7 @@ def test_a_joint_net_is_asked_for_both_noises(schedule, prediction):
     assert float(error) == pytest.approx(float(target.value.square().mean()), rel=1e-12)
 
 
+GUIDER = Denoiser(torch.nn.Identity(), SCHEDULE, "v")
 SETTINGS = {"schedule": SCHEDULE, "prediction": "v", "seed": 3, "guider": None}
 
 
@@ -136,6 +160,8 @@ SETTINGS = {"schedule": SCHEDULE, "prediction": "v", "seed": 3, "guider": None}
         ("joint", {"loss_weight": "lesion"}, "loss_weight is lesion and condition is joint"),
         ("joint", {"mask_dropout": 0.1}, "mask_dropout is 0.1 and condition is joint"),
         ("joint", {"learn_from": "all"}, "learn_from is all and condition is joint; give learn_from lesion"),
+        ("none", {"guider": GUIDER}, "guider_ckpt is set and condition is none; leave guider_ckpt out"),
+        ("joint", {"guider": GUIDER}, "guider_ckpt is set and condition is joint; leave guider_ckpt out"),
         ("guider", {}, "condition is guider but guider_ckpt is not set"),
         ("masks", {}, "condition is 'masks'; give mask, guider, none or joint"),
     ],

@@ -152,6 +152,17 @@ def test_folds_are_added_but_pairs_and_lengths_stay(phantom_dataset, tmp_path):
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="children are found by Linux's /proc")
+def test_overwriting_spares_pairs_that_lie_in_a_folds_folder(phantom_dataset, tmp_path):
+    shutil.copytree(phantom_dataset, tmp_path / "out/fold_0/pairs")
+    pairs, settings = str(tmp_path / "out/fold_{fold}/pairs"), ({"max_epochs": 2}, "cpu", 0)
+    (tmp_path / "out/run.json").write_text('{"workflow": "cross-validation", "settings": {}}')
+    again = CrossValidation(ROOT, phantom_dataset, tmp_path / "out", [0], pairs, *settings, overwrite=True)
+    with pytest.raises(PigError) as caught:
+        again.folder.open()
+    assert str(caught.value).startswith(f"pairs_dir of fold 0: {tmp_path / 'out/fold_0/pairs'} would be removed: ")
+    assert (tmp_path / "out/fold_0/pairs/datalist.json").exists()
+
+
 def test_a_training_ends_with_the_cross_validation_that_is_killed(phantom_dataset, tmp_path):
     ids = {"dataset_dir": phantom_dataset, "output_dir": tmp_path / "out", **IDS, "max_epochs": 100000}
     process = started(ids)

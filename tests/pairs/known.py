@@ -34,6 +34,10 @@ class KnownSampler:
         self.generator = SimpleNamespace(meta=meta)
         self.drawn: list[int] = []
 
+    @property
+    def num_steps(self) -> int:
+        return len(self.grid)
+
     def draw(self, indices: Sequence[int], on_step: Any = None, steps: int | None = None) -> list[Candidate]:
         self.drawn += indices
         for step in range(len(self.grid[:steps])):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from pig_monai.pairs.ways import (
     PairSampler,
     TwoStepSampler,
     UnconditionalSampler,
+    find_guider,
     pair_sampler,
     slice_sampler,
 )
@@ -116,6 +118,22 @@ def test_in_two_steps_the_generator_sees_the_finished_mask_at_every_step(solver)
         np.testing.assert_array_equal(candidate.mask, finished[number, 0].numpy() > 0)
         np.testing.assert_allclose(candidate.image, slices[number, 0].numpy(), atol=1e-5)
     assert 0 < np.mean([candidate.mask for candidate in drawn]) < 1
+
+
+def test_both_walks_of_two_steps_are_told_and_can_be_stopped():
+    guider, generator = Mix(0.9, 0.3), Mix(0.8, -0.2)
+    sampler = pair_sampler(loaded("guider", guider, blind=True), loaded("generator", generator), **SETTINGS)
+    told: list[int] = []
+    sampler.draw([0], on_step=lambda index, mask, slice_: told.append(index))
+    assert told == list(range(8)) == list(range(sampler.num_steps))
+    calls = len(guider.noisy), len(generator.noisy)
+
+    def stop(index: int, mask: Any, slice_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sampler.draw([0], on_step=stop)
+    assert (len(guider.noisy), len(generator.noisy)) == (calls[0] + 1, calls[1])
 
 
 # --- jointly ----------------------------------------------------------------------------------------------------
@@ -229,6 +247,17 @@ def test_a_generator_of_another_use_is_refused():
         slice_sampler(loaded("generator", Mix(0.8, 0.0), condition="guider"), None, **SETTINGS)
     with pytest.raises(PigError, match="guider_ckpt is not set; name the guider's weights"):
         pair_sampler(None, loaded("generator", Mix(0.8, 0.0)), **SETTINGS)
+    joint = loaded("generator", Mix(0.8, 0.0), condition="joint")
+    with pytest.raises(
+        PigError, match="guider_ckpt is set and the generator makes the masks itself; leave guider"
+    ):
+        pair_sampler(guider, joint, **SETTINGS)
+    blind = loaded("guider", Mix(0.9, 0.1), blind=True)
+    for given, net in ((None, joint), (blind, loaded("generator", Mix(0.8, 0.0)))):
+        with pytest.raises(
+            PigError, match="binarised_condition is true and the generator is shown .*; give binar"
+        ):
+            pair_sampler(given, net, **SETTINGS, binarised_condition=True)
     with pytest.raises(PigError, match="the guider's fold is 0 and the generator's is 1"):
         pair_sampler(guider, loaded("generator", Mix(0.8, 0.0), fold=1), **SETTINGS)
 
@@ -247,3 +276,20 @@ def test_what_decides_a_pair_is_told_with_it():
         "binarised_condition": False,
     }  # fmt: skip
     assert type(told["guidance"]) is float
+
+
+@pytest.mark.parametrize("clamp", [True, False])
+def test_of_latents_the_guiders_own_clamp_is_told(clamp):
+    guider, generator = loaded("guider", Mix(0.9, 0.1), LATENTS), loaded("generator", Mix(0.8, 0.0), LATENTS)
+    guider = replace(guider, denoiser=replace(guider.denoiser, clamp=clamp))
+    told = pair_sampler(guider, generator, **SETTINGS).provenance
+    assert (told["clamp"], told["guider_clamp"]) == (False, clamp)
+
+
+def test_the_default_guider_is_not_for_a_joint_generator(tmp_path):
+    default, joint = tmp_path / "model_guider.pt", loaded("generator", Mix(0.8, 0.0), condition="joint")
+    assert find_guider(str(default), default, joint, device="cpu") is None
+    assert find_guider(None, default, loaded("generator", Mix(0.8, 0.0)), device="cpu") is None
+    for given, generator in ((tmp_path / "own.pt", joint), (default, loaded("generator", Mix(0.8, 0.0)))):
+        with pytest.raises(PigError, match=f"guider_ckpt {given} does not exist"):  # it is looked for
+            find_guider(given, default, generator, device="cpu")
