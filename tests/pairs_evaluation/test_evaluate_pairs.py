@@ -84,7 +84,7 @@ def test_the_command_writes_figures_with_their_numbers(evaluated, phantom_datase
     regions = {(row["features"], row["region"]) for row in rows if row["metric"] == "frechet"}
     assert regions == {(f, r) for f in ("segmenter", "texture") for r in ("slice", "lesion")} | {("shape", "mask")}
     for row, figure in zip(rows, found["figures"], strict=True):
-        assert row["value"] == "" if figure["value"] is None else float(row["value"]) == figure["value"]
+        assert (float(row["value"]) if row["value"] else None) == figure["value"]
         if row["metric"] in ("frechet", "kernel", "coverage") and row["sample"] == "generated":
             assert (int(row["n_real"]), int(row["n_generated"])) == (training, 10)
             assert "uncertain" in row["note"]
