@@ -180,13 +180,8 @@ def _mask_charts(samples: Samples) -> list[str]:
             kind: ((np.histogram(v, edges)[0] / len(v)).tolist(), COLOURS[kind]) for kind, v in values.items()
         }
         caption = f"{statistic.title}: share of the masks by value"
-        charts.append(steps(_rounded(edges), series, caption, width=440))
+        charts.append(steps(edges.tolist(), series, caption, width=440))
     return charts
-
-
-def _rounded(edges: np.ndarray) -> list[float]:
-    """Return bin edges as an axis can show them."""
-    return [float(f"{edge:.3g}") for edge in edges]
 
 
 def _gallery(samples: Samples, comparison: Comparison, pairs: Pairs) -> list[str]:
@@ -218,7 +213,7 @@ def _gallery(samples: Samples, comparison: Comparison, pairs: Pairs) -> list[str
         "real, other patients": ((np.histogram(copies.usual, edges)[0] / len(copies.usual)).tolist(), "#357"),
         "generated": ((np.histogram(copies.relative, edges)[0] / len(copies.relative)).tolist(), "#c60"),
     }
-    chart = steps(_rounded(edges), series, "Relative distance by the pixels: share of the slices.")
+    chart = steps(edges.tolist(), series, "Relative distance by the pixels: share of the slices.")
     return [paragraph(ABOUT_COPIES), figures(shown, "wide"), chart]
 
 
