@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 from scipy.spatial.distance import cdist
 
+from pig_monai.choosing import spread_evenly
 from pig_monai.data.folder import Entry
 from pig_monai.features.shape import STATISTICS
 from pig_monai.features.space import MASK, SLICE, FeatureSpace
@@ -96,9 +97,7 @@ def report_page(
 
 
 def _sheet(entries: Sequence[Entry], pairs: Pairs) -> Image.Image:
-    count = min(SHOWN, len(entries))
-    chosen = [entries[i * len(entries) // count] for i in range(count)]
-    return lay_out(_tiles(chosen, pairs, SHEET_TILE), columns=8)
+    return lay_out(_tiles(spread_evenly(entries, SHOWN), pairs, SHEET_TILE), columns=8)
 
 
 def _tiles(entries: Sequence[Entry], pairs: Pairs, wanted: int) -> list[Image.Image]:
