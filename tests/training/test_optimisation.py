@@ -74,10 +74,10 @@ def test_a_later_start_leaves_warm_up_and_end_where_they_are_needed():
 @pytest.mark.parametrize("stopped", [2, 5, 10])
 def test_a_resumed_plateau_goes_on_where_it_was(stopped):
     optimizer = torch.optim.Adam(nn.Linear(1, 1).parameters(), lr=2.0)
-    found = []
+    found, state = [], None
     for steps in (stopped, 17 - stopped):
         schedule = learning_rate_schedule(optimizer, "plateau", max_iterations=1000, epoch_length=2, start=3)
-        if found:
+        if state is not None:
             schedule.load_state_dict(state)
         for _ in range(steps):
             found.append(optimizer.param_groups[0]["lr"])
