@@ -17,6 +17,7 @@ from pathlib import Path
 
 from common import consistency, load_dataset, print_table, run_bundle
 
+from pig_monai.choosing import spread_evenly
 from pig_monai.cli import run_command
 from pig_monai.files import read_rows
 from pig_monai.pictures import contact_sheet
@@ -122,7 +123,7 @@ def draw(folders: Sequence[Path], path: Path) -> None:
     shown = []
     for folder in folders:
         data = load_dataset(str(folder), SIZE)
-        chosen = [number * len(data["image"]) // SHOWN for number in range(SHOWN)]
+        chosen = spread_evenly(range(len(data["image"])), SHOWN)
         shown += [(data["image"][i, 0].numpy(), data["label"][i, 0].numpy() > 0.5) for i in chosen]
     contact_sheet([image for image, _ in shown], [mask for _, mask in shown], columns=SHOWN, scale=2).save(path)
 

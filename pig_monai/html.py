@@ -278,10 +278,10 @@ def _frame(x_ends: tuple[float, float], top: float, width: int, height: int) -> 
     """Return a chart's axes, labelled with their ends; the y axis begins at 0."""
     axes = f"{_LEFT},5 {_LEFT},{height - _BOTTOM} {width - 10},{height - _BOTTOM}"
     labels = [
-        (_LEFT - 5, 15, "end", f"{top:.3g}"),
+        (_LEFT - 5, 15, "end", short(top)),
         (_LEFT - 5, height - _BOTTOM, "end", "0"),
-        (_LEFT, height - 5, "start", f"{x_ends[0]:g}"),
-        (width - 10, height - 5, "end", f"{x_ends[1]:g}"),
+        (_LEFT, height - 5, "start", short(x_ends[0])),
+        (width - 10, height - 5, "end", short(x_ends[1])),
     ]
     texts = "".join(f"<text x='{x}' y='{y}' text-anchor='{a}' font-size='12'>{t}</text>" for x, y, a, t in labels)
     return f"<polyline points='{axes}' fill='none' stroke='#999'/>{texts}"

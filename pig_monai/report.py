@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
+from pig_monai.choosing import spread_evenly
 from pig_monai.cli import run_command
 from pig_monai.data.folder import has_lesion, read_datalist, read_label, read_slice
 from pig_monai.data.transforms import load_slices
@@ -92,8 +93,7 @@ def _generated_pairs(folder: Path) -> list[Pair]:
 
 
 def _sheet(pairs: Sequence[Pair], scale: float) -> Image.Image:
-    count = min(SHOWN, len(pairs))
-    shown = [pairs[i * len(pairs) // count] for i in range(count)]
+    shown = spread_evenly(pairs, SHOWN)
     return contact_sheet([s for s, _ in shown], [m for _, m in shown], columns=8, scale=scale)
 
 

@@ -34,3 +34,14 @@ def test_histograms_over_each_other_share_their_axes() -> None:
     assert other == [(60, 105), (60, 38.3), (110, 38.3), (110, 105), (160, 105), (160, 105)]
     assert "&lt;made&gt;" in chart
     assert steps([0, 1], {"nothing": ([0], "#357")}, "").count("<polygon") == 1
+
+
+def test_bins_are_drawn_where_they_are_and_labels_alone_are_rounded() -> None:
+    edges = [99.96 + 0.002 * number for number in range(21)]
+    chart = steps(edges, {"masks": ([1.0] * 20, "#357")}, "share", width=470)
+    places = [float(point.split(",")[0]) for point in re.findall(r"points='([^']+)' fill='#", chart)[0].split()]
+    wanted = [60 + 20 * number for number in range(21)]
+    assert places[1:-1:2] == pytest.approx(wanted[:-1], abs=0.11)
+    assert places[2:-1:2] == pytest.approx(wanted[1:], abs=0.11)
+    wide = steps([0.123456, 1234.56], {"masks": ([1 / 3], "#357")}, "share")
+    assert re.findall(r">([\d.]+)</text>", wide) == ["0.333", "0", "0.123", "1235"]

@@ -9,12 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
 from tqdm import tqdm
 
-from pig_monai.autoencoder.latents import Autoencoder, latent_statistics, load_autoencoder
+from pig_monai.autoencoder.latents import Autoencoder, LatentStatistics, load_autoencoder
 from pig_monai.autoencoder.quality import SegmentedImage, dice_of, lesion_crops, likeness
-from pig_monai.autoencoder.results import Reconstructed, estimates, picture, readable_table
+from pig_monai.autoencoder.results import Measured, Reconstructed, estimates, picture, pictured, readable_table
 from pig_monai.checkpoint import versions
 from pig_monai.cli import as_bool
 from pig_monai.data.folder import (
@@ -38,6 +38,9 @@ from pig_monai.runs import WORDS, Run
 from pig_monai.stopping import stopping_at_once
 
 JSON, CSV, TABLE, PICTURE = "autoencoder.json", "autoencoder.csv", "autoencoder.md", "autoencoder.png"
+
+CHUNK = 8
+"""Batches of the segmenter whose slices and reconstructions are in memory, and written for it, at a time."""
 
 
 class AutoencoderEvaluation:
@@ -170,44 +173,59 @@ class AutoencoderEvaluation:
         """
         self.folder.open()  # knows its settings only once slices and weights are found to fit
         with stopping_at_once("stopped before any figure was written; the same command starts anew"):
-            latents: list[Tensor] = []
-            found = [
-                self._reconstruct(entry, latents)
-                for entry in tqdm(self.entries, desc="autoencoder evaluation", unit="slice")
-            ]
-            if self.segmenter is not None:
-                self._segment(self.segmenter, [one for one in found if one.mask is not None])
-        self._write(found, latents)
+            found, latents = self._measure_all()
+            shown = [self._reconstruct(entry) for entry in pictured(found)]  # again: they were not kept
+        self._write(found, latents, shown)
 
-    def _reconstruct(self, entry: Entry, latents: list[Tensor]) -> Reconstructed:
+    def _measure_all(self) -> tuple[list[Measured], LatentStatistics]:
+        """Measure every slice; no more of them are in memory than the segmenter gets in a chunk."""
+        found, latents = [], LatentStatistics()
+        waiting: list[tuple[Measured, Reconstructed]] = []
+        for entry in tqdm(self.entries, desc="autoencoder evaluation", unit="slice"):
+            one = self._reconstruct(entry)
+            latents.add(one.latent)
+            found.append(self._measure(entry, one))
+            if self.segmenter is not None and one.mask is not None:
+                waiting.append((found[-1], one))
+            if len(waiting) == CHUNK * self.batch_size:
+                self._segment(waiting)
+                waiting.clear()
+        if waiting:
+            self._segment(waiting)
+        return found, latents
+
+    def _reconstruct(self, entry: Entry) -> Reconstructed:
         item: Any = load_slices(self.autoencoder.meta["image_size"])(entry)
         image = item["image"][None].to(self.device)
         latent = self.autoencoder.encode(image)
-        latents.append(latent.cpu())
         true, made = image[0, 0].cpu(), self.autoencoder.decode(latent)[0, 0].cpu()
         mask = item["label"][0].numpy() > 0.5 if "label" in item else None
-        boxes = [] if mask is None else lesion_crops(mask)
-        around = [likeness(true[box], made[box]) for box in boxes]
-        return Reconstructed(entry, true.numpy(), made.numpy(), mask, likeness(true, made), around)
+        return Reconstructed(true.numpy(), made.numpy(), mask, latent.cpu())
 
-    def _segment(self, segmenter: Segmenter, annotated: Sequence[Reconstructed]) -> None:
+    def _measure(self, entry: Entry, one: Reconstructed) -> Measured:
+        true, made = torch.as_tensor(one.slice_), torch.as_tensor(one.made)
+        boxes = [] if one.mask is None else lesion_crops(one.mask)
+        around = [likeness(true[box], made[box]) for box in boxes]
+        return Measured(entry, one.mask is not None, likeness(true, made), around)
+
+    def _segment(self, chunk: Sequence[tuple[Measured, Reconstructed]]) -> None:
         """Note the segmenter's Dice on slices and reconstructions, both of the autoencoder's size."""
         stored = read_datalist(self.dataset_dir)["preprocessing"]["size"]
         scale = stored / self.autoencoder.meta["image_size"]
 
         def images(name: str) -> Iterator[SegmentedImage]:
-            for one in annotated:
-                spacing = one.entry.get("spacing")
+            for measured, one in chunk:
+                spacing = measured.entry.get("spacing")
                 yield SegmentedImage(getattr(one, name), one.mask, spacing and [s * scale for s in spacing])  # type: ignore[arg-type]
 
         both = [
-            dice_of(segmenter, list(images(name)), self.inference, self.device, self.batch_size)
+            dice_of(self.segmenter, list(images(name)), self.inference, self.device, self.batch_size)  # type: ignore[arg-type]
             for name in ("slice_", "made")
         ]
-        for one, on_slice, on_made in zip(annotated, *both, strict=True):
-            one.dice = (on_slice, on_made)
+        for (measured, _), on_slice, on_made in zip(chunk, *both, strict=True):
+            measured.dice = (on_slice, on_made)
 
-    def _write(self, found: Sequence[Reconstructed], latents: Sequence[Tensor]) -> None:
+    def _write(self, found: Sequence[Measured], latents: LatentStatistics, shown: Sequence[Reconstructed]) -> None:
         """Write all files; autoencoder.json, which says that the evaluation is whole, last."""
         rows = [one.row() for one in found]
         write_text(self.output_dir / CSV, as_csv(rows, list(rows[0])))
@@ -215,8 +233,8 @@ class AutoencoderEvaluation:
         table = readable_table(measures)
         write_text(self.output_dir / TABLE, table)
         with atomic_path(self.output_dir / PICTURE) as scratch:
-            picture(found).save(scratch)
-        mean, std = latent_statistics(latents)
+            picture(shown).save(scratch)
+        mean, std = latents.result()
         notes = self._notes(found)
         meta = self.autoencoder.meta
         summary = {
@@ -232,7 +250,7 @@ class AutoencoderEvaluation:
             "counts": {
                 "slices": len(found),
                 "patients": len({one.patient for one in found}),
-                "annotated": sum(one.mask is not None for one in found),
+                "annotated": sum(one.annotated for one in found),
                 "lesions": sum(len(one.lesions) for one in found),
             },
             "notes": notes,
@@ -247,7 +265,7 @@ class AutoencoderEvaluation:
         for line in (*(f"note: {note}" for note in notes), f"evaluated: {self.output_dir / TABLE}"):
             print(line, file=sys.stderr)
 
-    def _notes(self, found: Sequence[Reconstructed]) -> list[str]:
+    def _notes(self, found: Sequence[Measured]) -> list[str]:
         """Return what a reader must know before believing the figures."""
         phantoms = sum(one.entry.get("origin") == "phantom" for one in found)
         patients = len({one.patient for one in found})
@@ -263,9 +281,9 @@ class AutoencoderEvaluation:
         """Check everything that `run` would need, time one slice, and print the plan; nothing is written."""
         entries, segmenter = self.entries, self.segmenter
         intention = self.folder.check()
-        self._reconstruct(entries[0], [])  # the first one chooses algorithms
+        self._measure(entries[0], self._reconstruct(entries[0]))  # the first one chooses algorithms
         begin = time.perf_counter()
-        self._reconstruct(entries[0], [])
+        self._measure(entries[0], self._reconstruct(entries[0]))
         seconds = time.perf_counter() - begin
         size, factor = self.autoencoder.meta["image_size"], self.autoencoder.factor
         print_plan(

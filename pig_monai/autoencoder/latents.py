@@ -125,21 +125,34 @@ def load_autoencoder(
     return Autoencoder.from_content({"model": model, "meta": meta}, device, amp, sha256_of(path))
 
 
-def latent_statistics(latents: Iterable[Tensor]) -> tuple[list[float], list[float]]:
-    """Return the mean and the standard deviation of each channel over all latents.
+class LatentStatistics:
+    """The mean and the standard deviation of each channel over latents that are told one after the other.
 
     They are streamed in float64: the parts' means and sums of squared deviations are merged (Chan, Golub & LeVeque
     1979), so neither the number of slices nor a mean far from 0 costs digits.
-
-    Args:
-        latents: (B, c, W, H) each, at least one.
     """
-    count, mean, squares = 0, torch.zeros(()), torch.zeros(())
-    for part in latents:
-        values = part.double().transpose(0, 1).flatten(1)  # (c, positions)
+
+    def __init__(self) -> None:
+        self.count, self.mean, self.squares = 0, torch.zeros(()), torch.zeros(())
+
+    def add(self, latents: Tensor) -> None:
+        """Take latents, (B, c, W, H); they are not kept."""
+        values = latents.double().transpose(0, 1).flatten(1)  # (c, positions)
         n, m = values.shape[1], values.mean(1)
-        apart = m - mean
-        squares = squares + (values - m[:, None]).square().sum(1) + apart.square() * count * n / (count + n)
-        mean = mean + apart * n / (count + n)
-        count += n
-    return mean.tolist(), (squares / count).sqrt().tolist()
+        apart, total = m - self.mean, self.count + n
+        within = (values - m[:, None]).square().sum(1)
+        self.squares = self.squares + within + apart.square() * self.count * n / total
+        self.mean = self.mean + apart * n / total
+        self.count = total
+
+    def result(self) -> tuple[list[float], list[float]]:
+        """Return means and standard deviations, one a channel; of one part or more."""
+        return self.mean.tolist(), (self.squares / self.count).sqrt().tolist()
+
+
+def latent_statistics(latents: Iterable[Tensor]) -> tuple[list[float], list[float]]:
+    """Return the `LatentStatistics` of latents, (B, c, W, H) each, at least one."""
+    statistics = LatentStatistics()
+    for part in latents:
+        statistics.add(part)
+    return statistics.result()

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from pig_monai.autoencoder.validation import Reconstruction
+from pig_monai.choosing import spread_evenly
 from pig_monai.pictures import contact_sheet, magnification
 from pig_monai.training.pictures import Pictures
-from pig_monai.training.preview import SHOWN, TILE
+from pig_monai.training.preview import SHOWN, TILE, Items
 
 GAIN = 4
 """Enlarges the differences that are shown."""
-
-Items = Sequence[Mapping[str, Tensor]]
 
 
 def comparison(
@@ -69,7 +67,6 @@ class ReconstructionPictures(Pictures):
     @torch.no_grad()
     def draw(self) -> Image.Image:
         """Run the slices through the present weights."""
-        count = min(SHOWN, len(self.items))
-        slices = torch.stack([self.items[n * len(self.items) // count]["image"] for n in range(count)])
+        slices = torch.stack([item["image"] for item in spread_evenly(self.items, SHOWN)])
         made = self.inferer(slices.to(self.device), self.ema.module.eval()).cpu()
-        return comparison(list(slices[:, 0].numpy()), list(made[:, 0].numpy()), [None] * count)
+        return comparison(list(slices[:, 0].numpy()), list(made[:, 0].numpy()), [None] * len(slices))

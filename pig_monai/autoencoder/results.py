@@ -10,14 +10,15 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from pig_monai.autoencoder.pictures import comparison
 from pig_monai.autoencoder.quality import Likeness
+from pig_monai.choosing import spread_evenly
 from pig_monai.data.folder import Entry
 from pig_monai.evaluation.results import TABLE_HEAD, markdown
 from pig_monai.metrics.bootstrap import Estimate, estimate
-
-SHOWN = 6
+from pig_monai.training.preview import SHOWN
 
 
 @dataclass(frozen=True)
@@ -51,24 +52,37 @@ MEASURES = {
 """What autoencoder.json and the table hold, in this order."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Reconstructed:
     """A slice and what came back of it.
 
     Args:
-        entry: of the datalist.
         slice_: float (W, H) in [−1, 1].
         made: the reconstruction, alike.
         mask: bool (W, H), or None where nobody annotated it.
+        latent: the slice's, (1, c, W / f, H / f).
+    """
+
+    slice_: np.ndarray
+    made: np.ndarray
+    mask: np.ndarray | None
+    latent: Tensor
+
+
+@dataclass
+class Measured:
+    """What was measured of a slice and its reconstruction, which are not kept.
+
+    Args:
+        entry: of the datalist.
+        annotated: somebody drew a mask, if an empty one.
         whole: the reconstruction against the slice.
         lesions: the same around each lesion.
         dice: the segmenter's, on slice and reconstruction; NaN where there is none.
     """
 
     entry: Entry
-    slice_: np.ndarray
-    made: np.ndarray
-    mask: np.ndarray | None
+    annotated: bool
     whole: Likeness
     lesions: list[Likeness]
     dice: tuple[float, float] = field(default=(math.nan, math.nan))
@@ -96,7 +110,7 @@ def _mean(found: Sequence[Likeness]) -> dict[str, float]:
     return {n: float(np.mean([getattr(one, n) for one in found])) if found else math.nan for n in names}
 
 
-def estimates(found: Sequence[Reconstructed], seed: int) -> dict[str, Estimate]:
+def estimates(found: Sequence[Measured], seed: int) -> dict[str, Estimate]:
     """Return the estimate of each of `MEASURES`; ``seed`` is that of the bootstrap's draws."""
     return {name: estimate(*_values(name, found), seed=seed) for name in MEASURES}
 
@@ -106,7 +120,7 @@ def readable_table(found: Mapping[str, Estimate]) -> str:
     return markdown(TABLE_HEAD, [_table_row(MEASURES[name], one) for name, one in found.items() if one.n])
 
 
-def _values(name: str, found: Sequence[Reconstructed]) -> tuple[list[float], list[str]]:
+def _values(name: str, found: Sequence[Measured]) -> tuple[list[float], list[str]]:
     """Return a measure's values and whose each is."""
     if name.startswith("lesion_"):
         metric = name.removeprefix("lesion_")
@@ -138,9 +152,11 @@ def _table_row(measure: Measure, one: Estimate) -> list[str]:
     ]
 
 
-def picture(found: Sequence[Reconstructed]) -> Image.Image:
-    """Return the picture of a few slices, spread evenly over those with a lesion where there are any."""
-    chosen = [one for one in found if one.lesions] or list(found)
-    count = min(SHOWN, len(chosen))
-    shown = [chosen[number * len(chosen) // count] for number in range(count)]
+def pictured(found: Sequence[Measured]) -> list[Entry]:
+    """Return a few slices for the picture, spread evenly over those with a lesion where there are any."""
+    return [one.entry for one in spread_evenly([one for one in found if one.lesions] or found, SHOWN)]
+
+
+def picture(shown: Sequence[Reconstructed]) -> Image.Image:
+    """Return the picture of a few slices."""
     return comparison([o.slice_ for o in shown], [o.made for o in shown], [o.mask for o in shown])

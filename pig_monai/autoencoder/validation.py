@@ -11,6 +11,7 @@ from monai.metrics import SSIMMetric
 from monai.utils import CommonKeys
 from torch import Tensor
 
+from pig_monai.choosing import spread_evenly
 from pig_monai.data.folder import Entry, heldout_entries
 from pig_monai.diffusion.training import AutocastInferer
 from pig_monai.training.validation import ITEMS
@@ -23,8 +24,7 @@ def heldout_slices(dataset_dir: str | Path, fold: int) -> list[Entry]:
         PigError: see `pig_monai.data.folder.heldout_entries`.
     """
     entries = heldout_entries(dataset_dir, fold, labelled_only=False, lesion_free=True)
-    count = min(len(entries), ITEMS)
-    return [entries[number * len(entries) // count] for number in range(count)]
+    return spread_evenly(entries, ITEMS)
 
 
 class Reconstruction(AutocastInferer):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from pig_monai.choosing import spread_evenly
 from pig_monai.data.fitting import BACKGROUND
 from pig_monai.data.folder import Entry, read_label, read_slice
 from pig_monai.pictures import tile
@@ -36,7 +37,7 @@ def look_at_slices(
         ``report.json``'s block ``intensities``, a histogram of the prepared values without the background (−1);
         and (entry, picture with its mask outlined) for each tile of the contact sheet.
     """
-    sampled, shown = (set(_spread(len(entries), count)) for count in (SAMPLED, SHOWN))
+    sampled, shown = (set(spread_evenly(range(len(entries)), count)) for count in (SAMPLED, SHOWN))
     counts, top, pixels = np.zeros(len(_EDGES) - 1, np.int64), 0, 0
     tiles = []
     for number in sorted(sampled | shown):
@@ -57,9 +58,3 @@ def look_at_slices(
         "share_at_upper_limit": round(top / pixels, 4) if pixels else None,
     }
     return intensities, tiles
-
-
-def _spread(length: int, count: int) -> list[int]:
-    """Return ``count`` numbers below ``length``, or all where there are no more, spread evenly."""
-    count = min(count, length)
-    return [number * length // count for number in range(count)]

@@ -122,7 +122,6 @@ class NoiseSchedule(Schedule):
         betas = torch.linspace(beta_start, beta_end, num_train_timesteps, dtype=torch.float64)
         alphas_cumprod = torch.cumprod(1 - betas, dim=0)
         super().__init__(alphas_cumprod.sqrt(), (1 - alphas_cumprod).sqrt())
-        self.alphas_cumprod = torch.cat([alphas_cumprod, torch.ones(1, dtype=torch.float64)])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

@@ -36,7 +36,7 @@ class Target(NamedTuple):
     timesteps: Tensor
 
 
-TrainingStep = tuple[Tensor, Target, tuple[()], dict[str, Tensor | None]]
+PreparedBatch = tuple[Tensor, Target, tuple[()], dict[str, Tensor | None]]
 """(noisy image, target, no more positional inputs, {"timesteps", "condition", "spacing"})."""
 
 
@@ -110,7 +110,7 @@ class GuiderBatch(_DiffusionBatch):
 
     def __call__(
         self, batchdata: Mapping[str, Tensor], device: Any = None, non_blocking: bool = False, **kwargs: Any
-    ) -> TrainingStep:
+    ) -> PreparedBatch:
         """Return the training step for a batch of labelled slices."""
         pair = self._noisy_pair(batchdata, device)
         target = self.schedule.target(pair["x0"], pair["eps_1"], pair["t"], self.prediction)
@@ -166,7 +166,7 @@ class GeneratorBatch(_DiffusionBatch):
 
     def __call__(
         self, batchdata: Mapping[str, Tensor], device: Any = None, non_blocking: bool = False, **kwargs: Any
-    ) -> TrainingStep:
+    ) -> PreparedBatch:
         """Return the training step for a batch of slices, with or without masks."""
         pair = self._noisy_pair(batchdata, device)
         mask = pair["x0"]
@@ -198,7 +198,7 @@ class JointBatch(_DiffusionBatch):
 
     def __call__(
         self, batchdata: Mapping[str, Tensor], device: Any = None, non_blocking: bool = False, **kwargs: Any
-    ) -> TrainingStep:
+    ) -> PreparedBatch:
         """Return the training step for a batch of labelled slices."""
         pair = self._noisy_pair(batchdata, device)
         z0, eps, z_t = (torch.cat([pair[x], pair[y]], dim=1) for x, y in _JOINT)

@@ -46,7 +46,8 @@ def _compared(question: str, metric: str, region: str, name: str, found: Sequenc
     if made is None or made.value is None:
         return [question, "–", "–", "too few slices to say" if made is None else made.note]
     if real is None or not real.value:
-        return [question, f"{made.value:.3g}", "–", "no real slices to compare with"]
+        refused = real.note if real is not None and real.value is None else ""
+        return [question, f"{made.value:.3g}", "–", refused or "no real slices to compare with"]
     reached = f"{real.value:.3g}{spread(found, name, region) if metric == 'frechet' else ''}"
     ratio = made.value / real.value
     high = find(found, "frechet_high", name, region, SPLIT)

@@ -78,9 +78,12 @@ def compare_features(
         note = "; ".join(note for note in notes if note)
         return Figure(metric, features, region, sample, value, len(real), n, note)
 
+    def refused(sample: str, n: int, few: int) -> list[Figure]:
+        return [figure(m, sample, n, None, f"refused: {few} slices are fewer than {LEAST}") for m in METRICS]
+
+    few_heldout = [] if heldout is None or len(heldout) >= LEAST else refused(HELDOUT, len(heldout), len(heldout))
     if smallest < LEAST:
-        refused = f"refused: {smallest} slices are fewer than {LEAST}"
-        return [figure(metric, GENERATED, len(generated), None, refused) for metric in METRICS]
+        return [*refused(GENERATED, len(generated), smallest), *few_heldout]
 
     whole = fit_projection(real, None, standardise)
     reduced = fit_projection(real, smallest // SLICES_A_DIMENSION, standardise)
@@ -98,8 +101,7 @@ def compare_features(
     )
     if 0 < equal < len(generated):
         rows += figures(EQUAL, generated, equal)
-    if held is not None:
-        rows += figures(HELDOUT, held, equal)
+    rows += few_heldout if held is None else figures(HELDOUT, held, equal)
     if equal and patients is not None:
         everyone = real if held is None else np.concatenate([real, held])
         owners = [*patients[0], *(() if held is None else patients[1])]

@@ -243,10 +243,13 @@ class PairsEvaluation:
         pairs, spaces, (segmented, reference) = self.pairs.entries, self.spaces, self.segmented
         intention = self.folder.check()
         few = pairs[:8]
-        begin = time.perf_counter()
-        self._measured(few, spaces, lambda _: None)
-        seconds = (time.perf_counter() - begin) / len(few)
-        count = len(training) + len(pairs) + len(heldout)
+        seconds = _timed(lambda: self._measured(few, spaces, lambda _: None)) / len(few)
+        to_go = (len(training) + len(pairs) + len(heldout)) * seconds
+        segmenter, consistency = self.segmenter, None
+        if segmenter is not None and segmented:
+            each = _timed(lambda: segment_entries(few, self.pairs.size, segmenter, lambda _: None)) / len(few)
+            to_go += (len(segmented) + len(reference.entries)) * each
+            consistency = f"{len(reference.entries)} real slices to compare, {duration(each)} a slice"
         print_plan(
             f"plan of an evaluation of {self.pairs.kind}",
             {
@@ -254,13 +257,20 @@ class PairsEvaluation:
                 "trained on": f"{len(training)} real slices",
                 "held out": f"{len(heldout)} real slices (fold {self.pairs.fold})" if heldout else None,
                 "features": ", ".join(space.name for space in spaces),
-                "consistency": f"{len(reference.entries)} real slices to compare" if segmented else None,
+                "consistency": consistency,
                 "output_dir": f"{self.output_dir} ({WORDS[intention]})",
                 "a slice": f"{duration(seconds)} ({self.device})",
-                "time to go": f"about {duration(count * seconds)}",
+                "time to go": f"about {duration(to_go)}",
                 "peak memory": file_size(peak_memory(self.device)),
             },
         )
+
+
+def _timed(work: Callable[[], Any]) -> float:
+    """Return the seconds that some work takes."""
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
 
 
 @contextmanager

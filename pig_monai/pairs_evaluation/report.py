@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 from scipy.spatial.distance import cdist
 
+from pig_monai.choosing import spread_evenly
 from pig_monai.data.folder import Entry
 from pig_monai.features.shape import STATISTICS
 from pig_monai.features.space import MASK, SLICE, FeatureSpace
@@ -96,9 +97,7 @@ def report_page(
 
 
 def _sheet(entries: Sequence[Entry], pairs: Pairs) -> Image.Image:
-    count = min(SHOWN, len(entries))
-    chosen = [entries[i * len(entries) // count] for i in range(count)]
-    return lay_out(_tiles(chosen, pairs, SHEET_TILE), columns=8)
+    return lay_out(_tiles(spread_evenly(entries, SHOWN), pairs, SHEET_TILE), columns=8)
 
 
 def _tiles(entries: Sequence[Entry], pairs: Pairs, wanted: int) -> list[Image.Image]:
@@ -180,13 +179,8 @@ def _mask_charts(samples: Samples) -> list[str]:
             kind: ((np.histogram(v, edges)[0] / len(v)).tolist(), COLOURS[kind]) for kind, v in values.items()
         }
         caption = f"{statistic.title}: share of the masks by value"
-        charts.append(steps(_rounded(edges), series, caption, width=440))
+        charts.append(steps(edges.tolist(), series, caption, width=440))
     return charts
-
-
-def _rounded(edges: np.ndarray) -> list[float]:
-    """Return bin edges as an axis can show them."""
-    return [float(f"{edge:.3g}") for edge in edges]
 
 
 def _gallery(samples: Samples, comparison: Comparison, pairs: Pairs) -> list[str]:
@@ -218,7 +212,7 @@ def _gallery(samples: Samples, comparison: Comparison, pairs: Pairs) -> list[str
         "real, other patients": ((np.histogram(copies.usual, edges)[0] / len(copies.usual)).tolist(), "#357"),
         "generated": ((np.histogram(copies.relative, edges)[0] / len(copies.relative)).tolist(), "#c60"),
     }
-    chart = steps(_rounded(edges), series, "Relative distance by the pixels: share of the slices.")
+    chart = steps(edges.tolist(), series, "Relative distance by the pixels: share of the slices.")
     return [paragraph(ABOUT_COPIES), figures(shown, "wide"), chart]
 
 

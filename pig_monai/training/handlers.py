@@ -72,10 +72,12 @@ class LearningRate:
 
     Args:
         schedule: of `pig_monai.training.optimisation.learning_rate_schedule`.
+        part: of the loss, among the output's ``parts``, that a plateau is told; None for the loss itself.
     """
 
-    def __init__(self, schedule: LambdaLR | EpochPlateau) -> None:
+    def __init__(self, schedule: LambdaLR | EpochPlateau, part: str | None = None) -> None:
         self.schedule = schedule
+        self.part = part
 
     def attach(self, engine: Engine) -> None:
         """Listen for finished iterations."""
@@ -84,7 +86,8 @@ class LearningRate:
     def __call__(self, engine: Engine) -> None:
         """Step."""
         if isinstance(self.schedule, EpochPlateau):
-            self.schedule.step(last_loss(engine))
+            output: Any = engine.state.output
+            self.schedule.step(last_loss(engine) if self.part is None else output["parts"][self.part])
         else:
             self.schedule.step()
 

@@ -72,10 +72,10 @@ class Meter(ABC):
         output: Any = engine.state.output
         self.note(output)
         self.images += len(output[CommonKeys.PRED])
-        measured = engine.state.iteration % self.every == 0
-        figures = self.losses() if measured else {}  # reading them waits for a GPU: the clock below is right
+        due = engine.state.iteration % self.every == 0
+        figures = self.losses() if due else {}  # reading them waits for a GPU: the clock below is right
         self.elapsed += time.perf_counter() - self.since
-        if measured:
+        if due:
             figures["learning_rate"] = float(self.optimizer.param_groups[0]["lr"])
             figures["images_per_second"] = self.images / self.elapsed
             figures["ema_distance"] = weight_distance(self.ema.module, self.network)

@@ -61,15 +61,20 @@ class EpochPlateau(ReduceLROnPlateau):
     Args:
         optimizer: holds the learning rate.
         epoch_length: iterations an epoch.
+        start: iterations whose losses do not count.
     """
 
-    def __init__(self, optimizer: Optimizer, epoch_length: int) -> None:
+    def __init__(self, optimizer: Optimizer, epoch_length: int, start: int = 0) -> None:
         super().__init__(optimizer, factor=0.25, patience=4)
         self.epoch_length = epoch_length
+        self.waiting = start
         self.losses: list[float] = []
 
     def step(self, metrics: Any, epoch: int | None = None) -> None:  # type: ignore[override]
         """Note the loss of an iteration; step at the end of the epoch."""
+        if self.waiting:
+            self.waiting -= 1
+            return
         self.losses.append(float(metrics))
         if len(self.losses) == self.epoch_length:
             super().step(sum(self.losses) / self.epoch_length)
@@ -77,7 +82,7 @@ class EpochPlateau(ReduceLROnPlateau):
 
 
 def learning_rate_schedule(
-    optimizer: Optimizer, kind: str, max_iterations: int, epoch_length: int
+    optimizer: Optimizer, kind: str, max_iterations: int, epoch_length: int, start: int = 0
 ) -> LambdaLR | EpochPlateau:
     """Return the learning rate's schedule, to be stepped after every iteration (`EpochPlateau` with its loss).
 
@@ -87,19 +92,21 @@ def learning_rate_schedule(
             ``plateau`` (`EpochPlateau`).
         max_iterations: where the cosine ends.
         epoch_length: iterations an epoch.
+        start: iterations before the schedule begins; it is stepped in them, too, so that its state counts them.
 
     Raises:
         PigError: an unknown kind.
     """
     if kind == "plateau":
-        return EpochPlateau(optimizer, epoch_length)
+        return EpochPlateau(optimizer, epoch_length, start)
     if kind == "constant":
         return LambdaLR(optimizer, lambda iteration: 1.0)
     if kind == "cosine":
 
         def factor(iteration: int) -> float:
-            warm = min(1.0, (iteration + 1) / WARM_UP_ITERATIONS)
-            return warm * (1 + math.cos(math.pi * min(1.0, iteration / max_iterations))) / 2
+            done, whole = max(0, iteration - start), max(1, max_iterations - start)
+            warm = min(1.0, (done + 1) / WARM_UP_ITERATIONS)
+            return warm * (1 + math.cos(math.pi * min(1.0, done / whole))) / 2
 
         return LambdaLR(optimizer, factor)
     raise PigError(f"lr_schedule is {kind!r}", "give constant, cosine or plateau")

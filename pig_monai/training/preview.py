@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
+from pig_monai.choosing import spread_evenly
 from pig_monai.diffusion.noise import PairNoise, Purpose
 from pig_monai.diffusion.sampling import Denoiser, KnownImage, Predictor, sample_jointly, sample_pairs
 from pig_monai.diffusion.schedule import Prediction, Schedule
@@ -78,8 +79,7 @@ class Previews(Pictures):
 
     def draw(self) -> Image.Image:
         """Sample with the present weights and lay the result out below the truth."""
-        count = min(SHOWN, len(self.items))
-        shown = [self.items[number * len(self.items) // count] for number in range(count)]
+        shown = spread_evenly(self.items, SHOWN)
         slices = torch.stack([item["image"] for item in shown])
         masks = masks_to_diffusion(torch.stack([item["label"] for item in shown]))
         if "spacing" in shown[0]:
@@ -90,7 +90,7 @@ class Previews(Pictures):
         return contact_sheet(
             [*true_slices, *made],
             [*true_masks, *outlines],
-            columns=count,
+            columns=len(shown),
             scale=magnification(TILE, true_slices[0].shape[-1]),
         )
 

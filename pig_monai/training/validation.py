@@ -11,6 +11,7 @@ from ignite.metrics import Loss
 from monai.engines import SupervisedEvaluator
 from monai.utils import CommonKeys
 
+from pig_monai.choosing import spread_evenly
 from pig_monai.data.folder import Entry, heldout_entries
 from pig_monai.diffusion.training import DiffusionLoss, Target
 from pig_monai.training.batches import Seekable
@@ -33,7 +34,7 @@ def validation_entries(dataset_dir: str | Path, fold: int, labelled_only: bool =
         PigError: see `pig_monai.data.folder.heldout_entries`.
     """
     entries = heldout_entries(dataset_dir, fold, labelled_only=labelled_only, lesion_free=not labelled_only)
-    return [entries[number * len(entries) // ITEMS] for number in range(ITEMS)] if entries else []
+    return spread_evenly(entries, ITEMS, repeated=True)
 
 
 def mean_loss(loss: DiffusionLoss) -> Loss:

@@ -2,14 +2,16 @@
 
 import csv
 import json
+import weakref
 
 import numpy as np
 import pytest
 from PIL import Image
 from torch.nn import functional as F
 
+from pig_monai.autoencoder import evaluate as evaluate_module
 from pig_monai.autoencoder.evaluate import AutoencoderEvaluation
-from pig_monai.autoencoder.quality import lesion_crops
+from pig_monai.autoencoder.quality import dice_of, lesion_crops
 from pig_monai.checkpoint import save_weights
 from pig_monai.data.folder import fingerprint, read_slice
 from pig_monai.errors import PigError
@@ -54,7 +56,7 @@ class Forgetful:
         return slices.clamp(-1, 1)
 
 
-def evaluate(known, segmenter, folder, **more):
+def evaluate(known, segmenter, folder, made_by=Forgetful, **more):
     given = {
         "segmenter_ckpt": segmenter and str(segmenter),
         "fold": None,
@@ -63,7 +65,7 @@ def evaluate(known, segmenter, folder, **more):
     }
     evaluation = AutoencoderEvaluation(BUNDLE, known.folder, weights(folder, known.folder), **given | more)
     described = evaluation.autoencoder.meta
-    evaluation.__dict__["autoencoder"] = Forgetful(described)
+    evaluation.__dict__["autoencoder"] = made_by(described)
     evaluation.run()
     return folder / "out"
 
@@ -158,6 +160,29 @@ def test_the_picture_shows_slices_with_a_lesion(known, evaluated):
     x, y = np.nonzero(orange)[1], np.nonzero(orange)[0]
     assert 3 * 9 <= x.min() <= x.max() < 3 * 19  # around the box from 10 to 18
     assert 3 * 9 <= y.min() <= y.max() < 3 * 19
+
+
+def test_slices_are_forgotten_once_they_are_measured(known, segmenter, evaluated, tmp_path, monkeypatch):
+    """The same figures, to the last byte, with one batch of one slice in memory instead of all."""
+    alive, chunks, most = weakref.WeakSet(), [], []
+
+    class Watched(Forgetful):
+        def encode(self, slices):
+            most.append(len(alive))
+            alive.update([slices, latents := super().encode(slices)])
+            return latents
+
+    def counted(segmenter, images, *given):
+        chunks.append(len(images))
+        return dice_of(segmenter, images, *given)
+
+    monkeypatch.setattr(evaluate_module, "CHUNK", 1)
+    monkeypatch.setattr(evaluate_module, "dice_of", counted)
+    out = evaluate(known, segmenter, tmp_path, batch_size=1, made_by=Watched)
+    assert chunks == [1] * 10  # five annotated slices, and what was made of them
+    assert max(most) <= 4  # of the slice at hand and the one before
+    for name in ("autoencoder.csv", "autoencoder.json", "autoencoder.md", "autoencoder.png"):
+        assert (out / name).read_bytes() == (evaluated / name).read_bytes()
 
 
 def test_without_a_segmenter_there_is_no_dice_and_it_is_said(known, tmp_path, capsys):

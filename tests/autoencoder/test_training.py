@@ -256,6 +256,26 @@ def test_a_dry_run_times_both_networks_and_touches_nothing(dataset, tmp_path, ca
     assert f"{slices} to train on, {min(heldout, 64)} of fold 0 validate" in capsys.readouterr().out
 
 
+def test_both_rates_follow_the_reconstruction_and_the_discriminators_waits_for_it(dataset, tmp_path, monkeypatch):
+    """A loss that grows when the discriminator joins, here by thousands, is no sign that nothing is learnt."""
+    reconstruction = []
+    parts = AutoencoderLoss.parts
+
+    def noted(*given):
+        found = parts(*given)
+        reconstruction.append(float(found["reconstruction"].detach()))
+        return found
+
+    monkeypatch.setattr(AutoencoderLoss, "parts", noted)
+    ids = {"lr_schedule": "plateau", "max_iterations": 5, "adversary_start": 2, "adversarial_weight": 1.0e4}
+    workflow = here(dataset, tmp_path / "run", **ids)
+    workflow.initialize()
+    both = [workflow.parser.get_parsed_content(name) for name in ("lr_scheduler", "discriminator_lr_scheduler")]
+    workflow.run()
+    assert len(reconstruction) == 5 < both[0].epoch_length
+    assert [schedule.losses for schedule in both] == [reconstruction, reconstruction[2:]]
+
+
 def test_weights_start_a_training_at_another_size(trained, dataset, tmp_path, capsys):
     ids = {"image_size": 64, "learning_rate": 0, "init_ckpt": str(trained[0]), "max_iterations": 1}
     workflow = here(dataset, tmp_path / "run", **ids)

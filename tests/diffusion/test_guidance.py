@@ -35,7 +35,7 @@ def test_guidance_goes_w_times_as_far_from_nothing_known_to_the_condition(schedu
         s = 301 / 1024
         wanted = x_t + s * output, x_t - (1 - s) * output
     else:
-        alpha_bar = schedule.alphas_cumprod[t]
+        alpha_bar = schedule.alphas[t] ** 2
         alpha, sigma = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
         wanted = ((x_t - sigma * output) / alpha, output)
         if prediction == "v":

@@ -110,7 +110,7 @@ def test_ddpm_samples_have_the_variance_of_the_data():
     spread, generator = 0.5, rng(6)
 
     def denoise(x_t: torch.Tensor, t: int) -> Estimate:
-        alpha_bar = SCHEDULE.alphas_cumprod[t]
+        alpha_bar = SCHEDULE.alphas[t] ** 2
         x0 = alpha_bar.sqrt() * spread**2 / (alpha_bar * spread**2 + 1 - alpha_bar) * x_t
         return Estimate(x0, SCHEDULE.noise_between(x0, x_t, t))
 

@@ -95,7 +95,7 @@ def test_generator_is_conditioned_on_the_frozen_guiders_estimate():
     t, eps_1, eps_2 = literal_noise(3, 0)
     x_t = SCHEDULE.add_noise(batch()["label"] * 2 - 1, eps_1, t)
     y_t = SCHEDULE.add_noise(batch()["image"], eps_2, t)
-    alpha_bar = SCHEDULE.alphas_cumprod[t].reshape(-1, 1, 1, 1)
+    alpha_bar = (SCHEDULE.alphas[t] ** 2).reshape(-1, 1, 1, 1)
     x0 = ((x_t - (1 - alpha_bar).sqrt() * (0.9 * x_t + 0.1 * y_t)) / alpha_bar.sqrt()).clamp(-1, 1)
     torch.testing.assert_close(shown["condition"], x0, rtol=0, atol=1e-10)
     torch.testing.assert_close(weight, 1 / (1 + torch.exp(-x0)))

@@ -43,7 +43,7 @@ class GaussianMixture:
 
     def __call__(self, x_t: Tensor, t: int) -> Estimate:
         """Return E[x₀ | x_t] and E[ε | x_t], by Bayes' rule over the modes."""
-        alpha_bar = self.schedule.alphas_cumprod[t]
+        alpha_bar = self.schedule.alphas[t] ** 2
         alpha, variance = alpha_bar.sqrt(), alpha_bar * self.sigma**2 + 1 - alpha_bar
         distance = x_t[:, None] - alpha * self.means
         weight = torch.softmax(-(distance**2).sum(-1) / (2 * variance), dim=1)

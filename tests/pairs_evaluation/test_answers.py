@@ -37,6 +37,8 @@ def test_as_many_slices_are_compared_with_real_patients():
         figure("frechet", 7.0, region="lesion"),
         figure("precision", None, note="refused: 4 slices are fewer than 10"),
     )  # fmt: skip
+    refused = figure("coverage", None, HELDOUT, note="refused: 7 slices are fewer than 10")
+    assert answered(figure("coverage", 0.5), refused)["Is the variety"] == ["0.5", "–", refused.note]
     assert cells["Do the slices"] == [
         "36", "12 (8 to 15)", "3.0 times as far from the training slices as other real patients are",
     ]  # fmt: skip

@@ -48,8 +48,18 @@ def test_held_out_slices_count_for_the_dimensions_and_a_handful_does_not_matter(
     figure = find(compare_features(REAL, GENERATED_SLICES, HELDOUT_SLICES[:12]), "frechet", "features", "slice")
     assert "6 principal components" in figure.note
     found = compare_features(REAL, GENERATED_SLICES, HELDOUT_SLICES[:9])
-    assert {figure.sample for figure in found} == {GENERATED}
+    assert {figure.sample for figure in found if figure.value is not None} == {GENERATED}
     assert "principal" not in found[0].note
+
+
+@pytest.mark.parametrize("generated", [GENERATED_SLICES, GENERATED_SLICES[:8]])
+def test_a_handful_of_held_out_slices_is_refused_by_name(generated):
+    found = compare_features(REAL, generated, HELDOUT_SLICES[:9], patients=(OWNERS[0], OWNERS[1][:9]), fid=True)
+    heldout = [figure for figure in found if figure.sample == HELDOUT]
+    assert [figure.metric for figure in heldout] == list(METRICS)
+    assert {(f.value, f.n_generated, f.note) for f in heldout} == {
+        (None, 9, "refused: 9 slices are fewer than 10")
+    }
 
 
 def test_too_few_slices_are_refused():

@@ -18,13 +18,16 @@ from PIL import Image
 from pig_monai.data.folder import heldout_entries, read_datalist, read_label, read_slice, training_entries
 from pig_monai.data.patients import digest
 from pig_monai.errors import PigError
+from pig_monai.pairs_evaluation import evaluate as evaluate_module
 from pig_monai.pairs_evaluation.evaluate import PairsEvaluation
 from pig_monai.pairs_evaluation.figures import COLUMNS
 from pig_monai.pairs_evaluation.samples import read_pairs
 from pig_monai.pictures import OUTLINE
+from pig_monai.plan import duration
 from tests.conftest import ANY_MASK, last_line, run_bundle
 from tests.evaluation.known import BUNDLE
 from tests.pairs_evaluation.known import Pair, evaluate_pairs, value, write_pairs
+from tests.training.toy import Clock
 
 CONFIG = "configs/evaluate_pairs.yaml"
 WRITTEN = ("metrics.csv", "metrics.json", "report.html")
@@ -84,7 +87,7 @@ def test_the_command_writes_figures_with_their_numbers(evaluated, phantom_datase
     regions = {(row["features"], row["region"]) for row in rows if row["metric"] == "frechet"}
     assert regions == {(f, r) for f in ("segmenter", "texture") for r in ("slice", "lesion")} | {("shape", "mask")}
     for row, figure in zip(rows, found["figures"], strict=True):
-        assert row["value"] == "" if figure["value"] is None else float(row["value"]) == figure["value"]
+        assert (float(row["value"]) if row["value"] else None) == figure["value"]
         if row["metric"] in ("frechet", "kernel", "coverage") and row["sample"] == "generated":
             assert (int(row["n_real"]), int(row["n_generated"])) == (training, 10)
             assert "uncertain" in row["note"]
@@ -269,6 +272,22 @@ def test_a_dry_run_of_slices_without_masks_counts_them(split, tmp_path, capsys):
     assert re.search(r"features: +texture, segmenter, pixels\n", printed)
     assert re.search(r"consistency: +none\n", printed)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_counts_the_segmenters_passes_over_pairs_and_reference(split, tmp_path, capsys, monkeypatch):
+    dataset, unseen, _ = split
+    clock = Clock(monkeypatch, evaluate_module)
+    for name, seconds in (("measure", 1.0), ("segment_entries", 10.0)):
+        monkeypatch.setattr(
+            evaluate_module, name, lambda few, *given, each=seconds: clock.advance(each * len(few))
+        )
+    evaluation = PairsEvaluation(BUNDLE, dataset, unseen, tmp_path / "out", str(BUNDLE / "models"))
+    evaluation.plan()
+    pairs, reference = (len(entries) for entries in (evaluation.pairs.entries, evaluation.segmented[1].entries))
+    once = len(training_entries(dataset, 0)) + len(heldout_entries(dataset, 0)) + pairs
+    printed = capsys.readouterr().out
+    assert f"about {duration(once * 1.0 + (pairs + reference) * 10.0)}\n" in printed
+    assert f"{reference} real slices to compare, 10 s a slice\n" in printed
 
 
 def test_where_some_have_masks_the_others_are_left_out(split, tmp_path):

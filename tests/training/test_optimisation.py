@@ -38,9 +38,9 @@ def test_impossible_decays_are_refused(decay):
         exponential_moving_average(nn.Linear(1, 1), decay)
 
 
-def rates(kind: str, steps: int, **losses: float) -> list[float]:
+def rates(kind: str, steps: int, start: int = 0, **losses: float) -> list[float]:
     optimizer = torch.optim.Adam(nn.Linear(1, 1).parameters(), lr=2.0)
-    schedule = learning_rate_schedule(optimizer, kind, max_iterations=1000, epoch_length=2)
+    schedule = learning_rate_schedule(optimizer, kind, max_iterations=1000, epoch_length=2, start=start)
     found = []
     for _ in range(steps):
         found.append(optimizer.param_groups[0]["lr"])
@@ -60,6 +60,30 @@ def test_cosine_warms_up_and_ends_at_zero():
 def test_plateau_quarters_after_more_than_four_epochs_without_progress():
     # epochs of two iterations: the first sets the best loss, five more do not improve on it
     assert rates("plateau", 14, loss=1.0) == [2.0] * 12 + [0.5] * 2
+
+
+def test_a_later_start_leaves_warm_up_and_end_where_they_are_needed():
+    found = rates("cosine", 1001, start=400)
+    for n in (400, 450, 499, 500, 700, 999, 1000):
+        warm = min(1.0, (n - 399) / 100)
+        assert found[n] == pytest.approx(2 * warm * (1 + math.cos(math.pi * (n - 400) / 600)) / 2, abs=1e-9)
+    assert rates("cosine", 1001, start=1000)[1000] == pytest.approx(0.02)  # never begins, divides by nothing
+    assert rates("plateau", 17, start=3, loss=1.0) == [2.0] * 15 + [0.5] * 2
+
+
+@pytest.mark.parametrize("stopped", [2, 5, 10])
+def test_a_resumed_plateau_goes_on_where_it_was(stopped):
+    optimizer = torch.optim.Adam(nn.Linear(1, 1).parameters(), lr=2.0)
+    found, state = [], None
+    for steps in (stopped, 17 - stopped):
+        schedule = learning_rate_schedule(optimizer, "plateau", max_iterations=1000, epoch_length=2, start=3)
+        if state is not None:
+            schedule.load_state_dict(state)
+        for _ in range(steps):
+            found.append(optimizer.param_groups[0]["lr"])
+            schedule.step(1.0)
+        state = schedule.state_dict()
+    assert found == [2.0] * 15 + [0.5] * 2
 
 
 def test_unknown_schedules_are_refused():

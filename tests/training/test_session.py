@@ -16,6 +16,7 @@ from pig_monai.training import session
 from pig_monai.training.interrupt import SIGNALS, StopOnSignal
 from pig_monai.training.session import TIMED, WARM_UP, Plan, rehearse, train
 from pig_monai.training.validation import Best
+from tests.conftest import ROOT
 from tests.training.toy import Clock
 
 PLAN = Plan(iterations=40, epoch_length=4, training_slices=30, heldout_slices=7, fold=2, image_size=16,
@@ -88,6 +89,17 @@ def test_a_dry_run_tells_time_and_sizes_and_touches_nothing(monkeypatch, tmp_pat
         "peak memory": "2.5 GB",
         "disk": "about 112 MB",  # 8 MB of weights: two exports, and three states of four times that
     }
+
+
+def test_the_guide_shows_a_dry_run_as_it_is_printed(monkeypatch, tmp_path, capsys):
+    shown = (ROOT / "docs/guide.md").read_text().split("```\nplan of the guider's training")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    clock = Clock(monkeypatch, session)
+    monkeypatch.setattr(session, "peak_memory", lambda device: 735e6)
+    network = Timed(clock, lambda call: 1.2)
+    network.more = nn.Linear(1, 2_280_000 // 2 - 1)  # and 2 of the other
+    train(trainer(network), run_folder("runs/guider"), Plan(4000, 18, 287, 64, 0, 64, 16, 2), Best(), dry_run=True)
+    assert capsys.readouterr().out == f"plan of the guider's training{shown}"
 
 
 def test_a_plan_counts_and_times_what_is_trained_beside_the_network(monkeypatch, tmp_path, capsys):
