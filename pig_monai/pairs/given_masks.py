@@ -43,8 +43,7 @@ class GivenMasks:
     """The masks of a dataset, without those of the held-out fold, in an order drawn by the seed.
 
     A datalist goes patient by patient: in its order, few slices would have the masks of the first patients alone.
-    Which mask pair i has depends on (seed, i): i // n is the pass over all n masks, and each pass has a permutation
-    of its own.
+    Which mask pair i has depends on (seed, i): i // n is the pass over all n masks, each pass has its permutation.
 
     Args:
         dataset_dir: a dataset folder.
