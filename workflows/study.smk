@@ -42,12 +42,12 @@ from pig_monai.study import layout
 from pig_monai.study.nodes import nodes
 from pig_monai.study.settings import Study
 
+PYTHON = str(config.get("python", sys.executable))
 try:
     STUDY = Study.read(config)
-    NODES = nodes(STUDY, str(config.get("python", sys.executable)))
+    NODES = nodes(STUDY, PYTHON)
 except PigError as error:
     raise WorkflowError(str(error))
-PYTHON = str(config.get("python", sys.executable))
 THREADS = int(config.get("threads", 1))
 FILE = STUDY.output / layout.STUDY
 

@@ -33,7 +33,7 @@ _SAMPLING = ("min_mask_area", "max_mask_area", "max_components", "min_inside_bre
 that make masks other terms than those that are given them."""
 _TERMS = (
     "image_size", "batch_size", "max_epochs", "max_iterations", "learning_rate", "lr_schedule", "ema_decay",
-    "gradient_clip",
+    "gradient_clip", "num_train_timesteps", "beta_start", "beta_end",
 )  # fmt: skip
 """Ids of the trainings that are equal for all methods, on pixels and on latents."""
 _BLOCKS = ("presets", "training", "autoencoder", "sampling", "segmentation")
