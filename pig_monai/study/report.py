@@ -149,7 +149,7 @@ def _notes(results: Results) -> Iterator[str]:
         yield f"only fold {held} was held out: other patients may give other figures"
     if len(results.study.seeds) < 3:
         yield "fewer than three seeds a segmenter: chance of the training is hardly seen"
-    yield "one generator's training a method and fold: chance of that training is not in any interval"
+    yield "one generator training a method and fold: what another seed of it would change is in no interval"
     if results.of(Kind.BASELINE)[0].estimate("dice").patients < 20:
         yield "fewer than 20 held-out patients: intervals are wide, and tests find little"
 

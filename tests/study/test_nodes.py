@@ -148,11 +148,12 @@ def test_methods_on_pixels_and_on_latents_are_trained_on_equal_terms(phantom_dat
     assert options(net)["prediction"] == "v"
 
 
-def test_the_example_of_the_docs_is_a_study(phantom_dataset, tmp_path):
-    text = (ROOT / "docs/study.md").read_text()
-    example = yaml.safe_load(text.split("```yaml")[1].split("```")[0])
+def test_the_examples_are_studies(phantom_dataset, tmp_path):
+    docs = (ROOT / "docs/study.md").read_text().split("```yaml")[1].split("```")[0]
     folds = sorted({entry["fold"] for entry in read_datalist(phantom_dataset)["training"]} - {-1})
-    Study.read({**example, "output": str(tmp_path), "dataset_dir": str(phantom_dataset), "folds": folds})
+    here = {"output": str(tmp_path), "dataset_dir": str(phantom_dataset), "folds": folds}
+    for text in (docs, (ROOT / "workflows/study-smoke.yaml").read_text()):
+        assert Study.read({**yaml.safe_load(text), **here}).methods == list(METHODS)
 
 
 def test_pairs_are_as_many_as_the_largest_arm_or_the_evaluation_needs(phantom_dataset, tmp_path):

@@ -135,10 +135,10 @@ def test_in_short_judges_pairs_beyond_the_steps_and_names_every_number_of_them(g
     assert list(in_short([*rows[:3], *worse]))[-1].endswith("): less than the steps alone.")
 
 
-def figure(sample: str, value: float | None, n: int = 3) -> dict[str, object]:
+def figure(sample: str, value: float | None, n: int = 3, features: str = "texture") -> dict[str, object]:
     return {
         "metric": "frechet",
-        "features": "texture",
+        "features": features,
         "region": "slice",
         "sample": sample,
         "value": value,
@@ -167,9 +167,9 @@ def test_costs_are_of_all_trainings_and_of_accepted_pairs(phantom_dataset, tmp_p
     networks = tmp_path / "fold_0/networks"
     write_training(networks / "guider", "guider", 7, {20: 4.0, 60: 2.0})  # 20·2/4 + 40·2/2 = 50 s
     write_training(networks / "generator-condition-guider", "generator", 11, {90: 3.0})  # 90·2/3 = 60 s
-    write_quality(
-        tmp_path / "fold_0/quality/PIG", [figure("generated", 100.0, 8), figure("generated_equal", 5.0)], 8
-    )
+    figures = [figure("generated", 100.0, 8), figure("generated_equal", 5.0)]
+    figures.append(figure("generated_equal", 7.0, features="inception"))
+    write_quality(tmp_path / "fold_0/quality/PIG", figures, 8)
     pairs = tmp_path / "fold_0/pairs/PIG"
     pairs.mkdir(parents=True)
     (pairs / "report.json").write_text('{"accepted": 8, "candidates": 12}')
@@ -182,6 +182,7 @@ def test_costs_are_of_all_trainings_and_of_accepted_pairs(phantom_dataset, tmp_p
     assert row["seconds_a_slice"] == pytest.approx(0.75)
     assert row["accepted"] == pytest.approx(2 / 3)
     assert (row["slices"], row["slices_of_distances"], row["frechet_texture"]) == (8, 3, 5.0)
+    assert (row["frechet_inception"], row["frechet_dinov2"]) == (7.0, None)
     (networks / "guider/metrics.csv").write_text("iteration,images_per_second\n")
     assert table1_rows(Results.read(one))[0]["training_minutes"] is None  # too short to be measured
 

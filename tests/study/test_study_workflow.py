@@ -114,6 +114,7 @@ def test_the_report_shows_every_part(study):
         assert f"<h2>{part}</h2>" in page
     assert "joint: one slice from noise to the end." in page
     assert "drawn anatomy" in page
+    assert "Note: one generator training a method and fold" in page
     assert str(study) not in page
 
 
