@@ -11,7 +11,7 @@ from pig_monai.cli import as_whole, run_command
 from pig_monai.errors import PigError
 from pig_monai.evaluation.results import MEASURES, Measure, markdown
 from pig_monai.files import read_rows, write_json
-from pig_monai.metrics.bootstrap import Estimate, estimate
+from pig_monai.metrics.bootstrap import Estimate, paired_difference
 
 Key = tuple[str, ...]
 Rows = dict[Key, dict[str, str]]
@@ -61,13 +61,10 @@ def compare(first: Sequence[Path], second: Sequence[Path], seed: int) -> dict[st
         one, other = lesions if name == "lesions_hit" else slices
         keys = [key for key in one if not math.isnan(value(one[key]))]
         if keys:
-            values = [value(one[key]) for key in keys], [value(other[key]) for key in keys]
-            differences = [b - a for a, b in zip(*values, strict=True)]
-            found[name] = (
-                sum(values[0]) / len(keys),
-                sum(values[1]) / len(keys),
-                estimate(differences, [one[key]["patient"] for key in keys], seed),
-            )
+            values = [{key: value(rows[key]) for key in keys} for rows in (one, other)]
+            patients = {key: one[key]["patient"] for key in keys}
+            means = [sum(of.values()) / len(keys) for of in values]
+            found[name] = (means[0], means[1], paired_difference(values[0], values[1], patients, seed))
     return found
 
 

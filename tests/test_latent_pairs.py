@@ -152,11 +152,12 @@ def test_pairs_of_latents_are_the_same_bytes_in_any_batch(latent, pairs):
 def test_a_latent_generator_makes_slices_for_given_masks(latent, phantom_dataset):
     ids = {"generator_ckpt": latent / "generator", "masks_dir": phantom_dataset, "num_pairs": 3, "batch_size": 2}
     slices = run("infer_slices", latent / "slices", **ids, **QUICK)
-    given = training_entries(phantom_dataset, 0)
-    for number, entry in enumerate(read_datalist(slices)["training"]):
-        mask = load_slices(16)(given[number])["label"][0].numpy() > 0
+    given = {entry["label"]: entry for entry in training_entries(phantom_dataset, 0)}
+    for entry in read_datalist(slices)["training"]:
+        source = given[str(phantom_dataset / entry["mask_of"]["label"])]
+        mask = load_slices(16)(source)["label"][0].numpy() > 0
         np.testing.assert_array_equal(read_label(slices / entry["label"]), mask)
-        assert entry["mask_of"]["patient"] == given[number]["patient"]
+        assert entry["mask_of"]["patient"] == source["patient"]
     assert json.loads((slices / "report.json").read_text())["accepted"] == 3
 
 

@@ -14,10 +14,12 @@
 #     seeds: [0, 1, 2]              # of the segmenters
 #     seed: 0                       # of the generators and of sampling
 #     presets: {pixels: fast, latents: maisi}
-#     training: {max_iterations: 100000}       # further ids of guiders and generators, equal for all methods
+#     training: {batch_size: 8, max_iterations: 100000}    # further ids of guiders and generators, for all methods
 #     autoencoder: {max_iterations: 50000}     # … of the autoencoder
-#     sampling: {}                             # … of infer_pairs.yaml
+#     sampling: {}                             # … of infer_pairs.yaml: which masks are rejected
 #     segmentation: {image_size: 256}          # … of train.yaml
+#     inception_weights: …                     # a file: distances by InceptionV3, too
+#     dinov2_weights: …                        # a file: … by DINOv2
 #     device: cuda
 #     threads: 4                    # of a job
 #     memory: 16000                 # MB that a job needs
@@ -35,22 +37,30 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from pig_monai.errors import PigError
+from pig_monai.files import write_json
+from pig_monai.study import layout
 from pig_monai.study.nodes import nodes
 from pig_monai.study.settings import Study
 
+PYTHON = str(config.get("python", sys.executable))
 try:
     STUDY = Study.read(config)
+    NODES = nodes(STUDY, PYTHON)
 except PigError as error:
     raise WorkflowError(str(error))
-PYTHON = str(config.get("python", sys.executable))
 THREADS = int(config.get("threads", 1))
-NODES = nodes(STUDY, PYTHON)
-FILE = workflow.configfiles[0] if workflow.configfiles else None
+FILE = STUDY.output / layout.STUDY
 
 
 def mark(name):
     # the marks, not the folders, are what Snakemake knows of: it removes the outputs of a rule before it runs it again
     return f"{STUDY.output}/.marks/{name}.done"
+
+
+onstart:
+    # what runs, of whatever files and options it was put together: the report reads this
+    FILE.parent.mkdir(parents=True, exist_ok=True)
+    write_json(FILE, config)
 
 
 localrules:
@@ -79,7 +89,7 @@ for node in NODES:
         output:
             touch(mark(node.name)),
         log:
-            f"{STUDY.output}/logs/{node.name}.log",
+            f"{STUDY.output}/{layout.log(node.name)}",
         params:
             command=shlex.join(node.command),
         threads: THREADS
@@ -88,4 +98,4 @@ for node in NODES:
             runtime=int(config.get("minutes", 1440)),
             gpu=int(config.get("gpus", 0)),
         shell:
-            "OMP_NUM_THREADS={threads} {params.command} >> {log} 2>&1"
+            "OMP_NUM_THREADS={threads} {params.command} >> {log:q} 2>&1"

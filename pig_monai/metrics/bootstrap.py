@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import TypeVar
 
 import numpy as np
+
+Key = TypeVar("Key", bound=Hashable)
 
 DRAWS = 2000
 LEVEL = 0.95
@@ -40,6 +43,20 @@ class Estimate:
     def to_dict(self) -> dict[str, float | int | None]:
         """Return what goes into a JSON file."""
         return asdict(self)
+
+
+def paired_difference(
+    first: Mapping[Key, float], second: Mapping[Key, float], patients: Mapping[Key, str], seed: int
+) -> Estimate:
+    """Return how much more the second has than the first, over the same slices or lesions; see `estimate`.
+
+    Args:
+        first: values by slice or lesion.
+        second: values of the same ones.
+        patients: whose each is.
+        seed: of the draws.
+    """
+    return estimate([second[key] - value for key, value in first.items()], [patients[key] for key in first], seed)
 
 
 def estimate(values: Sequence[float], patients: Sequence[str], seed: int, draws: int = DRAWS) -> Estimate:

@@ -221,11 +221,11 @@ class UnconditionalSampler(Sampler):
 
 
 class GivenMaskSampler(Sampler):
-    """The generator alone: slices for given masks, taken in turn.
+    """The generator alone: slices for given masks.
 
     Args:
         generator: model_y.
-        masks: at the generator's image size; pair i has the mask of number i modulo their number.
+        masks: at the generator's image size, by a pair's index.
         **settings: the other arguments of `Sampler`.
     """
 

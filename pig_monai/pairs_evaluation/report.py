@@ -85,7 +85,7 @@ def report_page(
         picture(_sheet(samples.generated.entries, pairs), f"Generated slices{outlined}."),
         picture(_sheet(samples.training.entries, pairs), "Real slices that the generator was trained on."),
         "<h2>Distances and neighbourhoods</h2>",
-        table(["features", "part", "slices", "n", *_TABLE], _distance_rows(found, spaces), "distances"),
+        table(["features", "part", "slices", "n", *_TABLE], _distance_rows(found, spaces), "number"),
         paragraph(HOW_TO_READ),
         *(_masks(samples, comparison, found) if comparison.masks else []),
         "<h2>Nearest training slices</h2>",

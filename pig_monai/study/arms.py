@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
-from pig_monai.data.folder import training_entries
+from monai.bundle import ConfigParser
+
 from pig_monai.study.methods import Masks, Method
-from pig_monai.study.settings import Study
+from pig_monai.study.settings import CONFIGS, Study
 
-BASELINE = "real"
-"""What all others are compared with: real slices with the classical augmentation that every arm has, too."""
 
-LONGER = "real, trained as long as with pairs"
-"""The title of the arm that tells what more training steps alone are worth."""
+class Kind(Enum):
+    """What an arm is for."""
 
-EPOCHS, BATCH = 150, 16
-"""Of ``train.yaml``, where a study does not say."""
+    PLAIN = "real-plain"
+    """Real slices without augmentation."""
+    BASELINE = "real"
+    """Real slices with the classical augmentation that every other arm has, too."""
+    LONGER = "real-longer"
+    """Real slices for as many steps as the arm with the most pairs takes: the control of all arms with pairs."""
+    PAIRS = "pairs"
+    """Real slices and pairs."""
 
 
 @dataclass(frozen=True)
 class Arm:
-    """A row of table 2.
+    """A row of table 2, in one fold.
 
     Args:
+        kind: what it is for.
         name: of its folder.
         title: for people.
         method: whose pairs; None for real slices alone.
@@ -33,6 +39,7 @@ class Arm:
         ids: of ``train.yaml``, by which it differs from the others.
     """
 
+    kind: Kind
     name: str
     title: str
     method: Method | None = None
@@ -42,24 +49,27 @@ class Arm:
 
 def arms(study: Study, fold: int) -> Iterator[Arm]:
     """Yield the arms of a fold, in the order of the table."""
-    yield Arm("real-plain", "real, no augmentation", ids=(("augment", False),))
-    yield Arm(BASELINE, "real")
+    yield Arm(Kind.PLAIN, "real-plain", "real, no augmentation", ids=(("augment", False),))
+    yield Arm(Kind.BASELINE, "real", "real")
     methods = [method for method in study.chosen if method.masks != Masks.NONE]
     if not methods:
         return
-    yield Arm("real-longer", LONGER, ids=_longer(study, fold))
+    steps = training_steps(study, fold, max(study.num_pairs))
+    # by its steps: with more pairs it is another arm, not the same one trained on along a schedule that has ended
+    ids = (("max_epochs", steps), ("max_iterations", steps))
+    yield Arm(Kind.LONGER, f"real-longer-{steps}", "real, trained as long as with pairs", ids=ids)
     for method in methods:
         for pairs in sorted(study.num_pairs):
-            yield Arm(f"{method.name}-{pairs}", f"real + {pairs} {method.name}", method, pairs)
+            yield Arm(Kind.PAIRS, f"{method.name}-{pairs}", f"real + {pairs} {method.name}", method, pairs)
 
 
-def _longer(study: Study, fold: int) -> tuple[tuple[str, Any], ...]:
-    """Return ids that give at least as many training steps as the arm with the most pairs has.
-
-    Slices that validate are counted among those trained on: their number is train.yaml's to know.
-    """
-    epochs = int(study.segmentation.get("max_epochs", EPOCHS))
-    batch = int(study.segmentation.get("batch_size", BATCH))
-    slices = len(training_entries(study.dataset_dir, fold, lesion_free=True)) + max(study.num_pairs)
-    steps = epochs * math.ceil(slices / batch)
-    return (("max_epochs", steps), ("max_iterations", steps))
+def training_steps(study: Study, fold: int, pairs: int) -> int:
+    """Return how many steps ``train.yaml`` takes with so many pairs, by its own split and defaults."""
+    config = ConfigParser()
+    config.read_config(CONFIGS / "train.yaml")
+    config.update({**study.segmentation, "dataset_dir": str(study.dataset_dir), "fold": fold})
+    slices = len(config.get_parsed_content("train#dataset#data")) + pairs
+    batch, epochs, most = (
+        int(config.get_parsed_content(name)) for name in ("batch_size", "max_epochs", "max_iterations")
+    )
+    return min(epochs * -(-slices // batch), most)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pig_monai.html import plot
+from pig_monai.study.arms import Kind
 from pig_monai.study.tables import Row
 
 COLOURS = ("#c60", "#06c", "#393", "#939", "#a33", "#088", "#770", "#555")
@@ -16,7 +17,7 @@ def dice_by_pairs(rows: Sequence[Row]) -> str:
     Args:
         rows: of table 2.
     """
-    real = next(row["dice"] for row in rows if row["arm"] == "real")
+    real = next(row["dice"] for row in rows if row["kind"] == Kind.BASELINE.value)
     series: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         if row["pairs"]:

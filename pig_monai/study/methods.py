@@ -16,7 +16,7 @@ class Masks(Enum):
     NONE = "none"
     """Slices alone."""
     GIVEN = "of the training set"
-    """Those of the training slices, in turn."""
+    """Those of the training slices, in an order drawn by the seed."""
     MADE = "generated"
     """With the slice, or before it."""
 

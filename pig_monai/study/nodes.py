@@ -7,11 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pig_monai.study.arms import BASELINE, Arm, arms
+from pig_monai.study import layout
+from pig_monai.study.arms import Arm, Kind, arms
 from pig_monai.study.methods import Masks, Method, Training
 from pig_monai.study.settings import CONFIGS, Study
-
-MODEL = "model.pt"
 
 
 @dataclass(frozen=True)
@@ -63,24 +62,22 @@ class _Fold:
             for training in self.study.trainings(method).all():
                 yield self.train(training)
             yield self.sample(method)
-        for arm in arms(self.study, self.fold):
+        of_fold = list(arms(self.study, self.fold))
+        for arm in of_fold:
             for seed in self.study.seeds:
                 yield self.segment(arm, seed)
                 yield self.evaluate(arm, seed)
+        baseline = next(arm for arm in of_fold if arm.kind == Kind.BASELINE)
         for method in self.study.chosen:
-            yield self.measure(method)
+            yield self.measure(method, baseline)
 
     def network(self, training: Training) -> str:
         """Return the name of a training's node."""
-        return f"fold_{self.fold}/networks/{training.name}"
+        return layout.network(self.fold, training.name)
 
     def pairs(self, method: Method) -> str:
         """Return the name of a sampling's node."""
-        return f"fold_{self.fold}/pairs/{method.name}"
-
-    def segmenter(self, arm: str, seed: int) -> str:
-        """Return the name of a segmenter's node."""
-        return f"fold_{self.fold}/segmenters/{arm}/seed_{seed}"
+        return layout.pairs(self.fold, method.name)
 
     def train(self, training: Training) -> Node:
         """Return the node of a network."""
@@ -137,30 +134,34 @@ class _Fold:
         pairs = [] if arm.method is None else [self.pairs(arm.method)]
         if pairs:
             ids |= {"pairs_dir": self.study.output / pairs[0], "max_pairs": arm.pairs}
-        return self._node(self.segmenter(arm.name, seed), "training", ["train.yaml"], ids, grown=pairs)
+        return self._node(
+            layout.segmenter(self.fold, arm.name, seed), "training", ["train.yaml"], ids, grown=pairs
+        )
 
     def evaluate(self, arm: Arm, seed: int) -> Node:
         """Return the node of a segmenter's evaluation on the held-out fold."""
-        segmenter = self.segmenter(arm.name, seed)
+        segmenter = layout.segmenter(self.fold, arm.name, seed)
         ids = {
             "dataset_dir": self.study.dataset_dir,
             "fold": self.fold,
-            "ckpt": self.study.output / segmenter / MODEL,
+            "ckpt": self.study.output / segmenter / layout.MODEL,
             "overwrite": True,
         }
-        return self._node(f"{segmenter}/evaluation", "evaluate", ["evaluate.yaml"], ids, [segmenter])
+        name = layout.evaluation(self.fold, arm.name, seed)
+        return self._node(name, "evaluate", ["evaluate.yaml"], ids, [segmenter])
 
-    def measure(self, method: Method) -> Node:
+    def measure(self, method: Method, baseline: Arm) -> Node:
         """Return the node of what a method's slices are like, by the first segmenter trained on real ones."""
-        segmenter = self.segmenter(BASELINE, self.study.seeds[0])
+        segmenter = layout.segmenter(self.fold, baseline.name, self.study.seeds[0])
         ids = {
             "dataset_dir": self.study.dataset_dir,
             "pairs_dir": self.study.output / self.pairs(method),
             "max_pairs": self.study.num_evaluated,
-            "segmenter_ckpt": self.study.output / segmenter / MODEL,
+            "segmenter_ckpt": self.study.output / segmenter / layout.MODEL,
+            **self.study.feature_weights,
             "overwrite": True,
         }
-        name = f"fold_{self.fold}/quality/{method.name}"
+        name = layout.quality(self.fold, method.name)
         return self._node(name, "evaluate_pairs", ["evaluate_pairs.yaml"], ids, [self.pairs(method), segmenter])
 
     def _node(

@@ -19,12 +19,12 @@ from pig_monai.files import sha256
 from pig_monai.html import facts, figures, page, paragraph, picture, table, unfolding
 from pig_monai.pairs_evaluation.figures import GENERATED, HELDOUT
 from pig_monai.pictures import lay_out, magnification, tile
-from pig_monai.study.arms import BASELINE, LONGER
+from pig_monai.study.arms import Kind
 from pig_monai.study.charts import dice_by_pairs, quality_by_seconds
 from pig_monai.study.methods import Masks
 from pig_monai.study.results import MethodResult, Results
 from pig_monai.study.settings import CONFIGS
-from pig_monai.study.tables import Row, table1_text, table2_text
+from pig_monai.study.tables import Row, between, probability, table1_text, table2_text
 
 SHOWN = 16
 """Slices of a method's contact sheet."""
@@ -32,24 +32,30 @@ SHOWN = 16
 NEAREST = 3
 """Slices of a method's memorisation gallery."""
 
+SIGNIFICANT = 0.05
+"""Of a p-value after Holm's correction: below it a difference is called one."""
+
 TILE = 128
 """Pixels a side of a slice, about."""
 
 ABOUT_SEGMENTERS = (
     "Every segmenter sees the same real slices of the training folds, and is evaluated on the held-out fold, "
-    "which no generator has seen either. All are trained for equally many passes over their slices with the same "
-    "augmentation; “trained as long as with pairs” gives real slices alone as many steps as the arm with the most"
-    " pairs has. ± is the standard deviation over runs (folds and seeds). Intervals are bootstraps over patients "
-    "of the slices' means over the seeds. “Against real” is the paired difference in Dice, p of Wilcoxon's "
-    "signed-rank test of the patients' means, and Holm's correction is for the number of rows."
+    "which no generator has seen either. All are trained for equally many passes over their slices with the "
+    "same augmentation; “trained as long as with pairs” gives real slices alone exactly as many steps as the "
+    "arm with the most pairs takes. ± is the standard deviation over runs (folds and seeds). Intervals are "
+    "bootstraps over patients of the slices' means over the seeds, each for itself. “Against real” and "
+    "“against longer” are paired differences in Dice from “real” and from “real, trained as long as with "
+    "pairs”: the second is what the pairs themselves are worth. p is of Wilcoxon's signed-rank test of the "
+    "patients' means; Holm's correction is for all arms that are compared with the same one."
 )
 
 ABOUT_QUALITY = (
-    "Distances are 0 for equal distributions, and depend on the number of slices: they are of as many generated "
-    "slices as there are held-out real ones. The last row shows what real slices of patients that no generator "
-    "saw reach. Precision: share of plausible slices; coverage: share of the real variety that is there. Pair "
-    "consistency: Dice between the masks and what a segmenter trained on real slices finds. Training minutes are "
-    "of all networks that a method needs, shared ones included."
+    "Distances are 0 for equal distributions, and depend on the number of slices: they, precision, recall and "
+    "coverage are of as many generated slices as there are held-out real ones, the others of all that were "
+    "measured. The last row shows what real slices of patients that no generator saw reach. Precision: share "
+    "of plausible slices; coverage: share of the real variety that is there. Pair consistency: Dice between "
+    "the masks and what a segmenter trained on real slices finds. Training minutes are of all networks that a "
+    "method needs, shared ones included; seconds are for a slice that was accepted."
 )
 
 
@@ -99,33 +105,37 @@ def report_page(results: Results, table1: Sequence[Row], table2: Sequence[Row]) 
 def in_short(rows: Sequence[Row]) -> Iterator[str]:
     """Say what table 2 shows, in sentences that any outcome fits.
 
+    Pairs are judged by what they add to real slices trained as long, by the test that is corrected for all arms
+    with pairs; every number of pairs is told, not the one that came out best.
+
     Args:
         rows: of table 2.
     """
-    real = next(row for row in rows if row["arm"] == BASELINE)
+    real = next(row for row in rows if row["kind"] == Kind.BASELINE.value)
     yield (
         f"Real slices alone: Dice {100 * real['dice']:.1f} % on {real['slices']} held-out slices of "
         f"{real['patients']} patients."
     )
-    longer = next((row for row in rows if row["arm"] == LONGER), None)
-    if longer is not None:
+    for longer in (row for row in rows if row["kind"] == Kind.LONGER.value):
         yield (
             f"The same slices for as many training steps as with the most pairs: {100 * longer['dice']:.1f} %, "
             f"{100 * longer['difference']:+.1f} points. What pairs give beyond that is theirs."
         )
-    with_pairs = [row for row in rows if row["pairs"]]
-    best = {row["method"]: row for row in sorted(with_pairs, key=lambda row: row["dice"])}
-    for row in sorted(best.values(), key=lambda row: -row["dice"]):
-        certain = row["difference_low"] is not None and row["difference_low"] * row["difference_high"] > 0
-        verdict = "the interval leaves 0 out" if certain else "the interval contains 0: no difference was shown"
+    with_pairs = [row for row in rows if row["kind"] == Kind.PAIRS.value]
+    for row in with_pairs:
+        gain, p = row["longer_difference"], row["longer_difference_p_holm"]
+        verdict = "no difference was shown"
+        if p < SIGNIFICANT:
+            verdict = "more than the steps alone" if gain > 0 else "less than the steps alone"
         interval = (
             "no interval, of a single patient"
-            if row["difference_low"] is None
-            else f"95 % CI {100 * row['difference_low']:+.1f} to {100 * row['difference_high']:+.1f}; {verdict}"
+            if row["longer_difference_low"] is None
+            else f"95 % CI {between(row['longer_difference_low'], row['longer_difference_high'], '+')}"
         )
         yield (
-            f"{row['method']}, with {row['pairs']} pairs: {100 * row['dice']:.1f} %, "
-            f"{100 * row['difference']:+.1f} points ({interval})."
+            f"{row['method']}, with {row['pairs']} pairs: {100 * row['dice']:.1f} %, {100 * gain:+.1f} points "
+            f"against real slices trained as long ({interval}; p {probability(p)}, corrected for the number of "
+            f"arms, {len(with_pairs)}): {verdict}."
         )
 
 
@@ -139,12 +149,13 @@ def _notes(results: Results) -> Iterator[str]:
         yield f"only fold {held} was held out: other patients may give other figures"
     if len(results.study.seeds) < 3:
         yield "fewer than three seeds a segmenter: chance of the training is hardly seen"
-    if results.baseline.estimate("dice").patients < 20:
+    yield "one generator training a method and fold: what another seed of it would change is in no interval"
+    if results.of(Kind.BASELINE)[0].estimate("dice").patients < 20:
         yield "fewer than 20 held-out patients: intervals are wide, and tests find little"
 
 
 def _pictures(one: MethodResult) -> list[str]:
-    folder = one.folder("pairs", one.study.folds[0])
+    folder = one.pairs_folder(one.study.folds[0])
     entries = read_datalist(folder)["training"][:SHOWN]
     tiles = [_tile(folder, entry) for entry in entries]
     outlined = "slices" if one.method.masks == Masks.NONE else f"slices, masks ({one.method.masks.value}) outlined"
@@ -182,7 +193,7 @@ def _mask_cell(one: MethodResult, name: str, factor: float, sample: str) -> str:
 
 
 def _gallery(one: MethodResult) -> str:
-    folder, dataset = one.folder("pairs", one.study.folds[0]), one.study.dataset_dir
+    folder, dataset = one.pairs_folder(one.study.folds[0]), one.study.dataset_dir
     real = {Path(entry["image"]).name: entry for entry in read_datalist(dataset)["training"]}
     made = {Path(entry["image"]).name: entry for entry in read_datalist(folder)["training"]}
     shown = []
@@ -201,7 +212,7 @@ def _provenance(results: Results) -> list[str]:
     settings = {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in asdict(study).items()
-        if name not in ("output", "dataset_dir")
+        if name not in ("output", "dataset_dir", "inception_weights", "dinov2_weights")
     }
     weights = [[one.method.name, str(one.quality[0]["settings"]["pairs"])[:12]] for one in results.methods]
     configs = [

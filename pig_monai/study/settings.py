@@ -28,6 +28,17 @@ _GIVEN = {
     "patience",
 }  # fmt: skip
 """Ids that the study sets itself."""
+_SAMPLING = ("min_mask_area", "max_mask_area", "max_components", "min_inside_breast", "min_accepted")
+"""Ids of infer_pairs.yaml that a study may give: they say which masks are rejected. All others would give methods
+that make masks other terms than those that are given them."""
+_TERMS = (
+    "image_size", "batch_size", "max_epochs", "max_iterations", "learning_rate", "lr_schedule", "ema_decay",
+    "gradient_clip", "num_train_timesteps", "beta_start", "beta_end",
+)  # fmt: skip
+"""Ids of the trainings that are equal for all methods, on pixels and on latents."""
+_BLOCKS = ("presets", "training", "autoencoder", "sampling", "segmentation")
+_WHOLE = ("image_size", "batch_size", "max_epochs", "max_iterations", "checkpoint_interval")
+_WEIGHTS = ("inception_weights", "dinov2_weights")
 
 
 @dataclass(frozen=True)
@@ -48,6 +59,8 @@ class Study:
         autoencoder: further ids of the autoencoder's training.
         sampling: ids of ``infer_pairs.yaml``: what masks are rejected, for all methods that make them.
         segmentation: ids of ``train.yaml``, equal for all.
+        inception_weights: a file, for distances by InceptionV3; None for none.
+        dinov2_weights: a file, for distances by DINOv2; None for none.
         device: where to compute.
     """
 
@@ -64,6 +77,8 @@ class Study:
     autoencoder: Mapping[str, Any] = field(default_factory=dict)
     sampling: Mapping[str, Any] = field(default_factory=dict)
     segmentation: Mapping[str, Any] = field(default_factory=dict)
+    inception_weights: str | None = None
+    dinov2_weights: str | None = None
     device: str = "cpu"
 
     @classmethod
@@ -116,6 +131,11 @@ class Study:
         known = {entry["fold"] for entry in read_datalist(self.dataset_dir)["training"]} - {-1}
         for fold in sorted(set(self.folds) - known):
             raise PigError(f"folds: {self.dataset_dir} has no fold {fold}", f"it has {sorted(known)}")
+        for name in _BLOCKS:
+            _check_block(name, getattr(self, name))
+        for name, path in self.feature_weights.items():
+            if not Path(path).is_file():
+                raise PigError(f"{name} {path} is no file", "docs/evaluation_of_pairs.md says where to get it")
         for space in ("pixels", "latents"):
             if not (CONFIGS / "presets" / f"{self.presets.get(space)}.yaml").is_file():
                 raise PigError(
@@ -123,6 +143,7 @@ class Study:
                     "name a file of configs/presets, without .yaml",
                 )
         self._check_ids()
+        self._check_terms()
 
     def _check_ids(self) -> None:
         own = {id_ for name in METHODS for id_ in _read(CONFIGS / f"presets/methods/{name}.yaml")}
@@ -140,6 +161,34 @@ class Study:
                     raise PigError(
                         f"{name}#{id_} is no id of its configs", f"their ids are explained in {CONFIGS}"
                     )
+                if name == "sampling" and id_ not in _SAMPLING:
+                    raise PigError(
+                        f"sampling#{id_} would give only some methods other terms",
+                        f"leave it out; {', '.join(_SAMPLING)} may be given",
+                    )
+
+    def _check_terms(self) -> None:
+        """Refuse presets by which methods on pixels and on latents would be trained on other terms."""
+        if len({method.latent for method in self.chosen}) == 1:
+            return
+        for role in ("guider", "generator"):
+            for id_ in _TERMS:
+                pixels, latents = (self._resolved(space, role, id_) for space in ("pixels", "latents"))
+                if pixels != latents:
+                    raise PigError(
+                        f"{id_} is {pixels} by presets/{self.presets['pixels']}.yaml and {latents} by "
+                        f"presets/{self.presets['latents']}.yaml",
+                        f"give it under training, for all methods: training: {{{id_}: …}}",
+                    )
+
+    def _resolved(self, space: str, role: str, id_: str) -> Any:
+        return self.training.get(id_, self._known[space][role].get(id_))
+
+    @property
+    def feature_weights(self) -> dict[str, str]:
+        """Ids of ``evaluate_pairs.yaml`` that name weights; only those that were given."""
+        given = {name: getattr(self, name) for name in _WEIGHTS}
+        return {name: str(path) for name, path in given.items() if path is not None}
 
     @property
     def chosen(self) -> list[Method]:
@@ -175,3 +224,11 @@ def _read(path: Path) -> dict[str, Any]:
 def _check_list(name: str, value: Any, least: int) -> None:
     if not isinstance(value, list | tuple) or len(value) < least or len(set(map(str, value))) < len(value):
         raise PigError(f"{name} is {value!r}", "give a list, each thing once")
+
+
+def _check_block(name: str, block: Any) -> None:
+    if not isinstance(block, Mapping):
+        raise PigError(f"{name} is {block!r}", f"give ids with values, or leave {name} out")
+    for id_ in _WHOLE:
+        if id_ in block:
+            as_whole(block[id_], f"{name}#{id_}")

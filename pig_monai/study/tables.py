@@ -10,7 +10,7 @@ from pig_monai.evaluation.results import MEASURES
 from pig_monai.features.space import LESION, MASK, SLICE
 from pig_monai.html import short
 from pig_monai.metrics.spread import Spread
-from pig_monai.study.results import OVERLAPS, ArmResult, Key, MethodResult, Results
+from pig_monai.study.results import OVERLAPS, ArmResult, Difference, Key, MethodResult, Results
 
 Row = dict[str, Any]
 
@@ -35,7 +35,9 @@ class Column:
 
 
 COLUMNS = (
-    Column("fid", "FID", ("frechet", "inception", SLICE)),
+    Column("frechet_inception", "Fréchet, Inception", ("frechet", "inception", SLICE)),
+    Column("kernel_inception", "kernel, Inception", ("kernel", "inception", SLICE)),
+    Column("frechet_dinov2", "Fréchet, DINOv2", ("frechet", "dinov2", SLICE)),
     Column("frechet_texture", "Fréchet, texture", ("frechet", "texture", SLICE)),
     Column("frechet_texture_lesion", "Fréchet, texture of lesions", ("frechet", "texture", LESION)),
     Column("frechet_segmenter", "Fréchet, segmenter", ("frechet", "segmenter", SLICE)),
@@ -46,7 +48,11 @@ COLUMNS = (
     Column("consistency", "pair consistency (Dice, %)", ("pair_consistency", "segmenter", MASK), percent=True),
     Column("copies", "suspected copies", ("suspected_copies", "pixels", SLICE), spread=False),
 )
-"""FID is there where Inception's weights were given; what nobody has is left out of the readable table."""
+"""Inception's and DINOv2's are there where the study names their weights; what nobody has is left out of the
+readable table. The FID in all of Inception's dimensions, of all slices, is in each method's own evaluation."""
+
+_COUNTED = ("frechet", "texture", SLICE)
+"""The figure whose number of slices is that of all distances, precision, recall and coverage."""
 
 
 def table1_rows(results: Results) -> list[Row]:
@@ -61,6 +67,7 @@ def _quality_row(one: MethodResult) -> Row:
         "folds": len(one.quality),
         "image_size": one.quality[0]["image_size"],
         "slices": one.evaluated.mean,
+        "slices_of_distances": one.slices_of(_COUNTED).mean,
         "accepted": one.accepted.mean,
     }
     for column in COLUMNS:
@@ -78,7 +85,8 @@ def _quality_row(one: MethodResult) -> Row:
 
 _COSTS: Mapping[str, tuple[str, Callable[[float], str]]] = {
     "accepted": ("accepted, %", lambda value: f"{100 * value:.0f}"),
-    "slices": ("n", lambda value: f"{value:.0f}"),
+    "slices_of_distances": ("n, distances to coverage", lambda value: f"{value:.0f}"),
+    "slices": ("n, others", lambda value: f"{value:.0f}"),
     "parameters": ("parameters, M", lambda value: f"{value / 1e6:.2f}"),
     "iterations": ("iterations a network", lambda value: f"{value:.0f}"),
     "training_minutes": ("training, min", lambda value: f"{value:.0f}"),
@@ -110,6 +118,7 @@ def _overlap_row(one: ArmResult, results: Results) -> Row:
     pooled = one.estimate("dice")
     row: Row = {
         "method": "real" if one.arm.method is None else one.arm.method.name,
+        "kind": one.arm.kind.value,
         "arm": one.arm.title,
         "pairs": one.arm.pairs,
         "folds": len(results.study.folds),
@@ -121,35 +130,45 @@ def _overlap_row(one: ArmResult, results: Results) -> Row:
         found = one.over_runs(measure)
         row |= {measure: found.mean, f"{measure}_sd": found.sd}
     row |= {"dice_low": pooled.low, "dice_high": pooled.high}
-    difference = results.differences.get(one.arm.name)
-    row |= {
-        "difference": difference and difference.of.mean,
-        "difference_low": difference and difference.of.low,
-        "difference_high": difference and difference.of.high,
-        "p": difference and difference.p_value,
-        "p_holm": difference and difference.p_holm,
-    }
+    row |= _compared("difference", results.against_real.get(one.arm))
+    row |= _compared("longer_difference", results.against_longer.get(one.arm))
     return row
+
+
+def _compared(name: str, found: Difference | None) -> Row:
+    return {
+        name: found and found.of.mean,
+        f"{name}_low": found and found.of.low,
+        f"{name}_high": found and found.of.high,
+        f"{name}_p": found and found.p_value,
+        f"{name}_p_holm": found and found.p_holm,
+    }
 
 
 def table2_text(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Return head and rows of table 2 to read; shares in per cent."""
-    head = ["trained with", "Dice, %", "95 % CI", "against real", "95 % CI", "p", "p (Holm)"]
+    head = ["trained with", "Dice, %", "95 % CI"]
+    for other in ("against real", "against longer"):
+        head += [other, f"{other}: 95 % CI", f"{other}: p", f"{other}: p (Holm)"]
     head += [f"{MEASURES[measure].title}, %" for measure in OVERLAPS[1:]]
     body = []
     for row in rows:
-        interval = _between(row["dice_low"], row["dice_high"])
-        compared = ["–"] * 4
-        if row["difference"] is not None:
-            compared = [
-                f"{100 * row['difference']:+.1f}",
-                _between(row["difference_low"], row["difference_high"], "+"),
-                _probability(row["p"]),
-                _probability(row["p_holm"]),
-            ]
+        interval = between(row["dice_low"], row["dice_high"])
+        compared = [*_differs(row, "difference"), *_differs(row, "longer_difference")]
         others = [_spread(row[measure], row[f"{measure}_sd"], True) for measure in OVERLAPS[1:]]
         body.append([row["arm"], _spread(row["dice"], row["dice_sd"], True), interval, *compared, *others])
     return head, body
+
+
+def _differs(row: Row, name: str) -> list[str]:
+    if row[name] is None:
+        return ["–"] * 4
+    return [
+        f"{100 * row[name]:+.1f}",
+        between(row[f"{name}_low"], row[f"{name}_high"], "+"),
+        probability(row[f"{name}_p"]),
+        probability(row[f"{name}_p_holm"]),
+    ]
 
 
 def _spread(mean: float | None, sd: float | None, percent: bool) -> str:
@@ -160,11 +179,13 @@ def _spread(mean: float | None, sd: float | None, percent: bool) -> str:
     return short(mean) + ("" if sd is None else f" ± {sd:.2g}")
 
 
-def _between(low: float | None, high: float | None, sign: str = "") -> str:
+def between(low: float | None, high: float | None, sign: str = "") -> str:
+    """Say an interval of shares in per cent."""
     if low is None or high is None:
         return "–"
     return f"{100 * low:{sign}.1f} to {100 * high:{sign}.1f}"
 
 
-def _probability(value: float) -> str:
+def probability(value: float) -> str:
+    """Say a p-value."""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"

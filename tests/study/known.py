@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pig_monai.study.settings import Study
 
 
@@ -17,16 +19,18 @@ def study(dataset: Path, output: Path, **settings: Any) -> Study:
     return Study.read({"output": str(output), "dataset_dir": str(dataset), **least, **settings})
 
 
-def write_evaluation(folder: Path, dice: Mapping[str, float], patients: Mapping[str, str]) -> None:
-    """Write what evaluate.yaml leaves; the other overlaps are fixed parts of Dice.
+def write_evaluation(folder: Path, dice: Mapping[str, float], patients: Mapping[str, str], pairs: int = 0) -> None:
+    """Write what train.yaml and evaluate.yaml leave; the other overlaps are fixed parts of Dice.
 
     Args:
         folder: of the segmenter.
         dice: by slice.
         patients: whose each is.
+        pairs: what it was trained with.
     """
     out = folder / "evaluation"
     out.mkdir(parents=True)
+    (folder / "model.json").write_text(json.dumps({"pairs": pairs}))
     rows = [
         {
             "name": name,
@@ -50,3 +54,21 @@ def write_quality(folder: Path, figures: Sequence[Mapping[str, Any]], generated:
     folder.mkdir(parents=True)
     content = {"figures": list(figures), "counts": {"generated": generated}, "image_size": 32}
     (folder / "metrics.json").write_text(json.dumps(content))
+
+
+def write_training(folder: Path, role: str, parameters: int, rates: Mapping[int, float], batch: int = 2) -> None:
+    """Write what a diffusion training leaves.
+
+    Args:
+        folder: of the training.
+        role: of the network.
+        parameters: so many it has.
+        rates: images a second, by iteration.
+        batch: slices a step.
+    """
+    folder.mkdir(parents=True)
+    content = {"model": {"weight": torch.zeros(parameters)}, "meta": {"iteration": max(rates, default=1)}}
+    torch.save(content, folder / f"model_{role}.pt")
+    (folder / "run.json").write_text(json.dumps({"settings": {"batch_size": batch}}))
+    lines = [f"{iteration},{rate}" for iteration, rate in rates.items()]
+    (folder / "metrics.csv").write_text("\n".join(["iteration,images_per_second", *lines]) + "\n")

@@ -10,11 +10,16 @@ from pig_monai.data.folder import read_datalist
 from pig_monai.errors import PigError
 from pig_monai.metrics.bootstrap import estimate
 from pig_monai.metrics.spread import Spread
-from pig_monai.study.arms import arms
+from pig_monai.pairs.rejection import NO_LIMITS
+from pig_monai.pairs.ways import slice_sampler
+from pig_monai.study.arms import Arm, Kind, arms
 from pig_monai.study.report import in_short
-from pig_monai.study.results import ArmResult, MethodResult, Results, signed_rank
-from pig_monai.study.tables import table1_text, table2_rows, table2_text
-from tests.study.known import study, write_evaluation, write_quality
+from pig_monai.study.results import RATE, ArmResult, MethodResult, Results, signed_rank
+from pig_monai.study.tables import table1_rows, table1_text, table2_rows, table2_text
+from tests.pairs.known import generate
+from tests.pairs.test_ways import SETTINGS
+from tests.pairs.toy import Mix, loaded
+from tests.study.known import study, write_evaluation, write_quality, write_training
 
 PATIENTS = {f"s{i}": f"p{i // 2}" for i in range(12)}
 """Six patients of two slices each."""
@@ -25,14 +30,22 @@ DICE = {0: {name: 0.05 * i for i, name in enumerate(PATIENTS)}, 1: {name: 0.305 
 
 @pytest.fixture
 def given(phantom_dataset, tmp_path):
-    """A study of one method whose pairs add 0.1, 0.12, … to the patients' Dice, and nothing in the other arms."""
-    one = study(phantom_dataset, tmp_path, seeds=[0, 1])
+    """Four pairs add 0.1, 0.12, … to the patients' Dice; 104 of them, or a longer training, 0.05."""
+    one = study(phantom_dataset, tmp_path, seeds=[0, 1], num_pairs=[4, 104])
     for arm in arms(one, 0):
         for seed, dice in DICE.items():
-            more = {name: 0.1 + 0.02 * (i // 2) if arm.pairs else 0.0 for i, name in enumerate(dice)}
+            more = {name: gain(arm, i // 2) for i, name in enumerate(dice)}
             folder = tmp_path / f"fold_0/segmenters/{arm.name}/seed_{seed}"
-            write_evaluation(folder, {name: value + more[name] for name, value in dice.items()}, PATIENTS)
+            write_evaluation(
+                folder, {name: value + more[name] for name, value in dice.items()}, PATIENTS, arm.pairs
+            )
     return one
+
+
+def gain(arm: Arm, patient: int) -> float:
+    if arm.kind == Kind.LONGER or arm.pairs == 104:
+        return 0.05
+    return 0.1 + 0.02 * patient if arm.pairs else 0.0
 
 
 def test_dice_is_the_mean_of_the_runs_and_its_interval_of_the_patients(given):
@@ -49,16 +62,32 @@ def test_dice_is_the_mean_of_the_runs_and_its_interval_of_the_patients(given):
 
 
 def test_the_difference_is_paired_and_its_test_exact(given):
-    results = Results.read(given)
-    found = results.differences["joint-4"]
-    assert found.of.mean == pytest.approx(0.15)
-    assert 0.1 <= found.of.low <= 0.15 <= found.of.high <= 0.2
-    assert found.p_value == pytest.approx(2 / 2**6)  # all six patients gain: one of 2⁶ signs, two-sided
-    assert found.p_holm == pytest.approx(
-        3 * 2 / 2**6
-    )  # one of three arms is compared with the baseline, the least p
-    same = results.differences["real-longer"]
-    assert (same.of.mean, same.p_value, same.p_holm) == (0, 1, 1)
+    found = {arm.name: difference for arm, difference in Results.read(given).against_real.items()}
+    joint = found["joint-4"]
+    assert joint.of.mean == pytest.approx(0.15)
+    assert 0.1 <= joint.of.low <= 0.15 <= joint.of.high <= 0.2
+    assert joint.p_value == pytest.approx(2 / 2**6)  # all six patients gain: one of 2⁶ signs, two-sided
+    assert joint.p_holm == pytest.approx(4 * 2 / 2**6)  # of four arms, the least p
+    plain = found["real-plain"]
+    assert (plain.of.mean, plain.p_value, plain.p_holm) == (0, 1, 1)
+
+
+def test_pairs_are_compared_with_real_slices_trained_as_long_in_a_family_of_their_own(given):
+    found = {arm.name: difference for arm, difference in Results.read(given).against_longer.items()}
+    assert set(found) == {"joint-4", "joint-104"}
+    assert found["joint-4"].of.mean == pytest.approx(0.1)  # 0.15 by the pairs, of which 0.05 are the steps'
+    assert found["joint-4"].p_holm == pytest.approx(2 * 2 / 2**6)  # of two arms, not of four
+    assert found["joint-104"].of.mean == pytest.approx(0)
+    assert found["joint-104"].p_holm == 1
+
+
+def test_a_segmenter_that_was_trained_with_another_number_of_pairs_is_refused(given):
+    path = given.output / "fold_0/segmenters/joint-4/seed_1/model.json"
+    path.write_text('{"pairs": 3}')
+    with pytest.raises(
+        PigError, match=r"model\.json says that 3 pairs were trained with, not 4; remove that folder"
+    ):
+        table2_rows(Results.read(given))
 
 
 def test_nothing_differs_where_nothing_differs():
@@ -66,7 +95,7 @@ def test_nothing_differs_where_nothing_differs():
 
 
 def test_arms_on_other_slices_are_not_compared(given):
-    rows = {arm.name: ArmResult(given, arm) for arm in arms(given, 0)}
+    rows = {arm.name: ArmResult(given, {0: arm}) for arm in arms(given, 0)}
     folder = given.output / "fold_0/segmenters/joint-4/seed_0/evaluation/metrics.csv"
     folder.write_text(folder.read_text().replace("s3,", "other,"))
     with pytest.raises(PigError, match="was not evaluated on the slices of real; let the study finish"):
@@ -74,7 +103,7 @@ def test_arms_on_other_slices_are_not_compared(given):
 
 
 def test_a_study_that_is_not_finished_says_what_is_missing(phantom_dataset, tmp_path):
-    with pytest.raises(PigError, match=r"metrics\.csv cannot be read .*; let the study finish"):
+    with pytest.raises(PigError, match=r"model\.json does not exist; let the study finish"):
         table2_rows(Results.read(study(phantom_dataset, tmp_path)))
 
 
@@ -82,22 +111,39 @@ def test_the_tables_say_what_was_found(given):
     rows = table2_rows(Results.read(given))
     head, body = table2_text(rows)
     joint = dict(zip(head, next(row for row in body if row[0] == "real + 4 joint"), strict=True))
-    assert joint["against real"] == "+15.0"
-    assert joint["p"] == "0.031"
+    assert (joint["against real"], joint["against longer"]) == ("+15.0", "+10.0")
+    assert (joint["against real: p"], joint["against longer: p (Holm)"]) == ("0.031", "0.062")
+    longer = dict(zip(head, next(row for row in body if "as long as" in row[0]), strict=True))
+    assert (longer["against real"], longer["against longer"]) == ("+5.0", "–")
+
+
+def test_in_short_judges_pairs_beyond_the_steps_and_names_every_number_of_them(given):
+    """All six patients gain and the interval leaves 0 out, and still: p is 0.062 after the correction."""
+    rows = table2_rows(Results.read(given))
     sentences = list(in_short(rows))
     assert sentences[0].startswith("Real slices alone: Dice 29.0 % on 12 held-out slices of 6 patients")
-    assert sentences[1].endswith("29.0 %, +0.0 points. What pairs give beyond that is theirs.")
-    assert sentences[-1].startswith("joint, with 4 pairs: 44.0 %, +15.0 points (95 % CI +1")
-    assert sentences[-1].endswith("the interval leaves 0 out).")
+    assert sentences[1].endswith("34.0 %, +5.0 points. What pairs give beyond that is theirs.")
+    assert len(sentences) == 4
+    least, most = sentences[2:]
+    assert least.startswith(
+        "joint, with 4 pairs: 44.0 %, +10.0 points against real slices trained as long (95 % CI +"
+    )
+    assert least.endswith("; p 0.062, corrected for the number of arms, 2): no difference was shown.")
+    assert most.startswith("joint, with 104 pairs: 34.0 %, +0.0 points")
+    certain = [row | {"longer_difference_p_holm": 0.04} for row in rows]
+    assert list(in_short(certain))[2].endswith("): more than the steps alone.")
+    worse = [row | {"longer_difference": -0.1} for row in certain if row["kind"] == "pairs"]
+    assert list(in_short([*rows[:3], *worse]))[-1].endswith("): less than the steps alone.")
 
 
-def figure(sample: str, value: float | None) -> dict[str, object]:
+def figure(sample: str, value: float | None, n: int = 3, features: str = "texture") -> dict[str, object]:
     return {
         "metric": "frechet",
-        "features": "texture",
+        "features": features,
         "region": "slice",
         "sample": sample,
         "value": value,
+        "n_generated": n,
         "note": "",
     }
 
@@ -106,29 +152,73 @@ def test_quality_is_of_as_many_slices_as_are_held_out(phantom_dataset, tmp_path)
     folds = sorted({entry["fold"] for entry in read_datalist(phantom_dataset)["training"]})[:2]
     one = study(phantom_dataset, tmp_path, folds=folds)
     for fold, value in zip(folds, (3.0, 5.0), strict=True):
-        figures = [figure("generated", 100.0), figure("generated_equal", value), figure("heldout", 2.0)]
+        figures = [figure("generated", 100.0, 9), figure("generated_equal", value), figure("heldout", 2.0)]
         write_quality(tmp_path / f"fold_{fold}/quality/joint", figures)
     result = MethodResult(one, one.chosen[0])
     found = result.figure(("frechet", "texture", "slice"))
     assert (found.mean, found.sd) == (4, pytest.approx(2**0.5))
     assert result.reference(("frechet", "texture", "slice")).mean == 2
+    assert result.slices_of(("frechet", "texture", "slice")).mean == 3
     assert result.figure(("kernel", "texture", "slice")).mean is None
 
 
+def test_costs_are_of_all_trainings_and_of_accepted_pairs(phantom_dataset, tmp_path):
+    """A guider of 60 steps and a generator of 90; two candidates out of three were accepted."""
+    one = study(phantom_dataset, tmp_path, methods=["PIG"])
+    networks = tmp_path / "fold_0/networks"
+    write_training(networks / "guider", "guider", 7, {20: 4.0, 60: 2.0})  # 20·2/4 + 40·2/2 = 50 s
+    write_training(networks / "generator-condition-guider", "generator", 11, {90: 3.0})  # 90·2/3 = 60 s
+    figures = [figure("generated", 100.0, 8), figure("generated_equal", 5.0)]
+    figures.append(figure("generated_equal", 7.0, features="inception"))
+    write_quality(tmp_path / "fold_0/quality/PIG", figures, 8)
+    pairs = tmp_path / "fold_0/pairs/PIG"
+    pairs.mkdir(parents=True)
+    (pairs / "report.json").write_text('{"accepted": 8, "candidates": 12}')
+    (tmp_path / "logs/fold_0/pairs").mkdir(parents=True)
+    said = "4 pairs of 6 candidates in X; 9.000 s a candidate\n8 pairs of 12 candidates in X; 0.500 s a candidate"
+    (tmp_path / "logs/fold_0/pairs/PIG.log").write_text(said)
+    (row,) = table1_rows(Results.read(one))
+    assert (row["parameters"], row["iterations"]) == (18, 90)
+    assert row["training_minutes"] == pytest.approx(110 / 60)
+    assert row["seconds_a_slice"] == pytest.approx(0.75)
+    assert row["accepted"] == pytest.approx(2 / 3)
+    assert (row["slices"], row["slices_of_distances"], row["frechet_texture"]) == (8, 3, 5.0)
+    assert (row["frechet_inception"], row["frechet_dinov2"]) == (7.0, None)
+    (networks / "guider/metrics.csv").write_text("iteration,images_per_second\n")
+    assert table1_rows(Results.read(one))[0]["training_minutes"] is None  # too short to be measured
+
+
+def test_the_seconds_of_a_sampling_are_found_in_what_it_says(tmp_path, capsys):
+    sampler = slice_sampler(loaded("generator", Mix(0.8, 0.0), condition="none"), None, **SETTINGS)
+    generate(sampler, tmp_path / "slices", NO_LIMITS, num_pairs=2)
+    (found,) = RATE.findall(capsys.readouterr().err)
+    assert float(found) >= 0
+
+
 def test_what_was_refused_is_a_dash():
-    row = {"method": "joint", "masks": "generated", "accepted": 0.5, "slices": 4.0, "parameters": 2_000_000}
+    row = {"method": "joint", "masks": "generated", "accepted": 0.5, "parameters": 2_000_000}
     row |= {
+        "slices": 4.0,
+        "slices_of_distances": 3.0,
         "iterations": 5,
         "training_minutes": None,
         "seconds_a_slice": 0.25,
         "consistency": 0.5,
         "consistency_sd": None,
     }
-    names = ["fid", "frechet_texture", "frechet_texture_lesion", "frechet_segmenter", "kernel_texture"]
+    names = [
+        "frechet_inception",
+        "kernel_inception",
+        "frechet_dinov2",
+        "frechet_texture",
+        "frechet_texture_lesion",
+        "frechet_segmenter",
+        "kernel_texture",
+    ]
     names += ["precision_texture", "recall_texture", "coverage_texture", "copies"]
     head, body = table1_text([row | dict.fromkeys(names)])
     shown = dict(zip(head, body[0], strict=True))
-    assert "FID" not in shown
+    assert "Fréchet, Inception" not in shown
     assert (shown["training, min"], shown["s a slice"], shown["pair consistency (Dice, %)"]) == (
         "–",
         "0.25",

@@ -29,6 +29,9 @@ ANY_MASK = {
     "min_inside_breast": 0,
     "min_accepted": 0,
 }
+OUTPUT = "the study"
+GIVEN = ["--configfile", "study.json", "--config", "num_evaluated=4"]
+"""The command line says something else than the file."""
 
 pytestmark = [
     pytest.mark.slow,
@@ -41,7 +44,7 @@ pytestmark = [
 
 def settings(dataset: Path, **changed: object) -> dict[str, object]:
     return {
-        "output": "study", "dataset_dir": str(dataset), "methods": ["joint"], "num_pairs": [4], "num_evaluated": 4,
+        "output": OUTPUT, "dataset_dir": str(dataset), "methods": ["joint"], "num_pairs": [4], "num_evaluated": 5,
         "folds": [0], "seeds": [0], "training": TINY, "sampling": ANY_MASK,
         "segmentation": {"image_size": 32, "max_epochs": 1}, **changed,
     }  # fmt: skip
@@ -54,7 +57,7 @@ def started(folder: Path, given: dict[str, object]) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "workflows/study.smk"), "--cores", "2"]
     with open(folder / "snakemake.log", "a") as log:
         return subprocess.Popen(
-            [*command, "--configfile", "study.json"],
+            [*command, *GIVEN],
             cwd=folder,
             env={**os.environ, "HOME": str(folder)},
             stdout=subprocess.DEVNULL,
@@ -78,21 +81,19 @@ def study(phantom_dataset, tmp_path_factory):
 
 def test_a_killed_study_gives_the_same_tables(study, phantom_dataset, tmp_path):
     process = started(tmp_path / "killed", settings(phantom_dataset))
-    network = tmp_path / "killed/study/fold_0/networks/generator-condition-joint/checkpoints"
+    network = tmp_path / "killed" / OUTPUT / "fold_0/networks/generator-condition-joint/checkpoints"
     end = time.monotonic() + 300
     while not any(network.glob("state_*")) and process.poll() is None and time.monotonic() < end:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     assert process.wait(timeout=60) == -signal.SIGKILL
-    assert not (tmp_path / "killed/study/report.html").exists()
+    assert not (tmp_path / "killed" / OUTPUT / "report.html").exists()
     time.sleep(1)  # until the system has freed the locks of what was killed
     command = [sys.executable, "-m", "snakemake", "-s", ROOT / "workflows/study.smk", "--unlock"]
-    subprocess.run(
-        [*command, "--configfile", "study.json"], cwd=tmp_path / "killed", check=True, capture_output=True
-    )
+    subprocess.run([*command, *GIVEN], cwd=tmp_path / "killed", check=True, capture_output=True)
     finished(started(tmp_path / "killed", settings(phantom_dataset)), tmp_path / "killed")
     for name in ("table1.csv", "table2.csv"):
-        again, at_once = (without_clock(folder / "study" / name) for folder in (tmp_path / "killed", study))
+        again, at_once = (without_clock(folder / OUTPUT / name) for folder in (tmp_path / "killed", study))
         assert again == at_once
     assert len(at_once) == 4  # real slices in three ways, and the pairs
 
@@ -107,13 +108,21 @@ def without_clock(table: Path) -> list[dict[str, str]]:
 
 
 def test_the_report_shows_every_part(study):
-    page = (study / "study/report.html").read_text()
+    page = (study / OUTPUT / "report.html").read_text()
     parts = ("In short", "Which pairs help a segmenter", "What the slices are like", "Pictures", "How it was done")
     for part in parts:
         assert f"<h2>{part}</h2>" in page
     assert "joint: one slice from noise to the end." in page
     assert "drawn anatomy" in page
+    assert "Note: one generator training a method and fold" in page
     assert str(study) not in page
+
+
+def test_the_report_reads_what_ran_and_not_the_file_alone(study):
+    assert json.loads((study / OUTPUT / "study.json").read_text())["num_evaluated"] == 4
+    assert "num_evaluated: 4" in (study / OUTPUT / "report.html").read_text()
+    assert [row["slices"] for row in read_rows(study / OUTPUT / "table1.csv", "")] == ["4.0"]
+    assert "candidates in" in (study / OUTPUT / "logs/fold_0/pairs/joint.log").read_text()  # its name has a space
 
 
 def test_pairs_that_know_the_held_out_patients_are_refused(study, phantom_dataset, tmp_path):
@@ -121,7 +130,7 @@ def test_pairs_that_know_the_held_out_patients_are_refused(study, phantom_datase
     given = Study.read({**settings(phantom_dataset, folds=[1]), "output": str(tmp_path)})
     commands = {node.name: list(node.command) for node in nodes(given)}
     segment = commands["fold_1/segmenters/joint-4/seed_0"]
-    segment[segment.index("--pairs_dir") + 1] = str(study / "study/fold_0/pairs/joint")
+    segment[segment.index("--pairs_dir") + 1] = str(study / OUTPUT / "fold_0/pairs/joint")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     trained = subprocess.run(segment, env=environment, capture_output=True, text=True, timeout=300)
     assert trained.returncode == 0, trained.stderr
