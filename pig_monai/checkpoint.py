@@ -29,7 +29,7 @@ import pig_monai
 from pig_monai.diffusion.schedule import Schedule
 from pig_monai.errors import PigError
 from pig_monai.files import read_json, save_torch, sha256
-from pig_monai.heldout import check_heldout
+from pig_monai.heldout import HeldOut
 from pig_monai.partial_weights import take_what_fits
 from pig_monai.runs import RECORD, differences
 from pig_monai.spaces import space_in_words
@@ -176,8 +176,7 @@ def initial_network(
     init_ckpt: str | Path | None,
     role: str,
     device: torch.device | str,
-    data: str,
-    fold: int,
+    held_out: HeldOut,
     prediction: str | None = None,
     schedule: Schedule | None = None,
     space: Mapping[str, Any] | None = None,
@@ -193,8 +192,7 @@ def initial_network(
         init_ckpt: weights or run folder of the same role; None keeps the fresh weights.
         role: ``guider``, ``generator`` or ``autoencoder``.
         device: where to train.
-        data: fingerprint of the training's slices.
-        fold: that it holds out; −1 for none.
+        held_out: by the training.
         prediction: what the training's network predicts; None accepts weights of any prediction.
         schedule: the training's noise schedule; None accepts weights of any.
         space: of the training, as its meta says it; None for pixels, and for an autoencoder.
@@ -212,7 +210,7 @@ def initial_network(
                 f"init_ckpt {init_ckpt} was trained with {key} = {theirs}, and this training has {ours}",
                 "give it the same, or start without init_ckpt",
             )
-        check_heldout(f"init_ckpt {init_ckpt}", meta, data, fold)
+        held_out.check(f"init_ckpt {init_ckpt}", meta)
         taken = take_what_fits(network, state_dict)
         if taken.share < LEAST_SHARE:
             theirs, ours = _described(meta["network"], network.spec), _described(network.spec, meta["network"])

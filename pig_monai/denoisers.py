@@ -17,7 +17,7 @@ from pig_monai.diffusion.schedule import Schedule, schedule_from_dict
 from pig_monai.errors import PigError
 from pig_monai.files import sha256
 from pig_monai.generators.controlnet import ControlledUNet
-from pig_monai.heldout import check_heldout
+from pig_monai.heldout import HeldOut
 from pig_monai.networks import build_network
 from pig_monai.runs import differences
 from pig_monai.spaces import LatentSpace, PixelSpace, Space, space_in_words
@@ -95,14 +95,13 @@ def space_of(content: Mapping[str, Any], device: torch.device | str, amp: bool =
 
 
 def training_space(
-    autoencoder_ckpt: str | Path | None, data: str, fold: int, device: torch.device | str, amp: bool = False
+    autoencoder_ckpt: str | Path | None, held_out: HeldOut, device: torch.device | str, amp: bool = False
 ) -> Space:
     """Return the space that a diffusion training works in.
 
     Args:
         autoencoder_ckpt: weights or run folder of an autoencoder; None for pixels.
-        data: fingerprint of the training's slices.
-        fold: that it holds out; −1 for none.
+        held_out: by the training.
         device: where to encode.
         amp: bfloat16 autocast.
 
@@ -112,7 +111,7 @@ def training_space(
     if autoencoder_ckpt is None:
         return PixelSpace()
     autoencoder = load_autoencoder(autoencoder_ckpt, device, amp=amp)
-    check_heldout(f"autoencoder_ckpt {autoencoder_ckpt}", autoencoder.meta, data, fold)
+    held_out.check(f"autoencoder_ckpt {autoencoder_ckpt}", autoencoder.meta)
     return LatentSpace(autoencoder)
 
 
@@ -167,8 +166,7 @@ def start_from_base(
     schedule: Schedule,
     prediction: str,
     space: Mapping[str, Any] | None,
-    data: str,
-    fold: int,
+    held_out: HeldOut,
     learn_from: str = "lesion",
     mask_dropout: float = 0.0,
 ) -> nn.Module:
@@ -181,8 +179,7 @@ def start_from_base(
         schedule: of the training.
         prediction: of the training.
         space: of the training, as its meta says it; None for pixels.
-        data: fingerprint of the training's slices.
-        fold: that it holds out.
+        held_out: by the training.
         learn_from: of the training: ``lesion``. A slice without its mask leaves the branch silent, so that nothing
             would learn from it.
         mask_dropout: of the training: 0, for the same reason.
@@ -223,7 +220,7 @@ def start_from_base(
             f"base_ckpt {base_ckpt}: its {key} is {one}, and this training needs {other}",
             "train the base with the same settings and condition none",
         )
-    check_heldout(f"base_ckpt {base_ckpt}", meta, data, fold)
+    held_out.check(f"base_ckpt {base_ckpt}", meta)
     network.load_state_dict(state_dict, strict=False)  # all of the base; the branch keeps its fresh weights
     network.start_branch()
     network.unet.requires_grad_(False)

@@ -9,6 +9,7 @@ from pig_monai.denoisers import check_pair, load_denoiser
 from pig_monai.diffusion.schedule import NoiseSchedule
 from pig_monai.errors import PigError
 from pig_monai.files import write_json
+from pig_monai.heldout import HeldOut
 from pig_monai.networks import diffusion_network
 from pig_monai.training.meta import mask_statistics, median_spacing
 
@@ -123,6 +124,7 @@ def test_a_folder_without_weights_says_why(tmp_path, workflow, what):
 
 
 DATA = "d" * 64
+HELD_OUT = HeldOut(DATA, 1)
 
 
 def unet(channels: list[int]) -> torch.nn.Module:
@@ -142,7 +144,7 @@ def start(tmp_path):
 
 def test_a_training_starts_from_weights_of_another_size(start, capsys):
     folder, weights = start
-    found = initial_network(unet([8, 16]), folder, "guider", "cpu", DATA, 1, "v", NoiseSchedule()).state_dict()
+    found = initial_network(unet([8, 16]), folder, "guider", "cpu", HELD_OUT, "v", NoiseSchedule()).state_dict()
     assert all(torch.equal(value, found[name]) for name, value in weights.items())
     assert capsys.readouterr().err.splitlines() == [
         f"guider: starting from {folder / 'model_guider.pt'} (iteration 4000, 64 pixels, v)",
@@ -155,7 +157,7 @@ def test_a_training_starts_from_weights_of_a_network_with_fewer_levels(start, ca
     torch.manual_seed(1)
     network = unet([8, 16, 16])
     fresh = {name: value.clone() for name, value in network.state_dict().items()}
-    found = initial_network(network, folder, "guider", "cpu", DATA, 1).state_dict()
+    found = initial_network(network, folder, "guider", "cpu", HELD_OUT).state_dict()
     taken = [name for name in fresh if name in weights and weights[name].shape == fresh[name].shape]
     assert 0.1 * len(fresh) < len(taken) < len(fresh)
     for name, value in found.items():
@@ -169,7 +171,7 @@ def test_a_training_starts_from_weights_of_a_network_with_fewer_levels(start, ca
 def test_weights_that_hardly_fit_are_refused_with_both_networks(start):
     folder, _ = start
     with pytest.raises(PigError) as caught:
-        initial_network(unet([24, 48]), folder, "guider", "cpu", DATA, 1)
+        initial_network(unet([24, 48]), folder, "guider", "cpu", HELD_OUT)
     assert caught.value.what == (
         f"init_ckpt {folder} holds a concat with {{'channels': [8, 16]}} and network_def is a concat "
         "with {'channels': [24, 48]}: 0.0 % of the parameters fit"
@@ -179,24 +181,24 @@ def test_weights_that_hardly_fit_are_refused_with_both_networks(start):
 def test_weights_of_another_prediction_or_noise_are_refused(start):
     folder, _ = start
     with pytest.raises(PigError, match="trained with prediction = v, and this training has epsilon"):
-        initial_network(unet([8, 16]), folder, "guider", "cpu", DATA, 1, "epsilon", NoiseSchedule())
+        initial_network(unet([8, 16]), folder, "guider", "cpu", HELD_OUT, "epsilon", NoiseSchedule())
     with pytest.raises(PigError, match="trained with schedule#beta_end = 0.02, and this training has 0.03"):
-        initial_network(unet([8, 16]), folder, "guider", "cpu", DATA, 1, "v", NoiseSchedule(beta_end=0.03))
+        initial_network(unet([8, 16]), folder, "guider", "cpu", HELD_OUT, "v", NoiseSchedule(beta_end=0.03))
     with pytest.raises(PigError, match=r"init_ckpt .* is the folder of|init_ckpt .* holds a guider"):
-        initial_network(unet([8, 16]), folder / "model_guider.pt", "generator", "cpu", DATA, 1)
+        initial_network(unet([8, 16]), folder / "model_guider.pt", "generator", "cpu", HELD_OUT)
 
 
 def test_weights_that_have_learnt_from_the_heldout_fold_are_refused(start, capsys):
     folder, _ = start
     with pytest.raises(PigError) as caught:
-        initial_network(unet([8, 16]), folder, "guider", "cpu", DATA, 0, "v", NoiseSchedule())
+        initial_network(unet([8, 16]), folder, "guider", "cpu", HeldOut(DATA, 0), "v", NoiseSchedule())
     assert str(caught.value) == (
         f"init_ckpt {folder} was trained with fold 1 held out, and this training holds out fold 0; "
         "name one that was trained with --fold 0: this one has learnt from the held-out slices"
     )
     assert capsys.readouterr().err == ""
-    initial_network(unet([8, 16]), folder, "guider", "cpu", DATA, -1)  # nothing is held out
-    initial_network(unet([8, 16]), folder, "guider", "cpu", "e" * 64, 0)  # other data: told, and let through
+    initial_network(unet([8, 16]), folder, "guider", "cpu", HeldOut(DATA, -1))  # nothing is held out
+    initial_network(unet([8, 16]), folder, "guider", "cpu", HeldOut("e" * 64, 0))  # other data, let through
     told = f"init_ckpt {folder} was trained on other data: make sure that no patient of fold 0 is in it"
     assert capsys.readouterr().err.splitlines().count(told) == 1
 
@@ -204,7 +206,7 @@ def test_weights_that_have_learnt_from_the_heldout_fold_are_refused(start, capsy
 def test_of_weights_from_another_space_the_user_is_told(start, capsys):
     folder, weights = start
     space = {"factor": 4, "channels": 3, "autoencoder_sha256": "e" * 64}
-    network = initial_network(unet([8, 16]), folder, "guider", "cpu", DATA, 1, "v", NoiseSchedule(), space)
+    network = initial_network(unet([8, 16]), folder, "guider", "cpu", HELD_OUT, "v", NoiseSchedule(), space)
     assert capsys.readouterr().err.splitlines()[-1] == (
         "guider: these weights worked on pixels, this training works on latents of autoencoder eeeeeeeeeeee: "
         "they may be of little use"
@@ -213,7 +215,7 @@ def test_of_weights_from_another_space_the_user_is_told(start, capsys):
     for sha256, said in (("a" * 64, True), ("e" * 64, False)):
         theirs = {**content["meta"], "space": {**space, "autoencoder_sha256": sha256}}
         save_weights(folder / "model_guider.pt", weights, theirs)
-        initial_network(network, folder, "guider", "cpu", DATA, 1, space=space)
+        initial_network(network, folder, "guider", "cpu", HELD_OUT, space=space)
         assert ("worked on latents of autoencoder aaaaaaaaaaaa" in capsys.readouterr().err) == said
 
 

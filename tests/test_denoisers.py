@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from pig_monai.checkpoint import initial_network, save_weights
+from pig_monai.data.folder import fingerprint, read_datalist
+from pig_monai.data.patients import digest
 from pig_monai.denoisers import (
     check_pair,
     frozen_guider,
@@ -20,7 +22,7 @@ from pig_monai.denoisers import (
 from pig_monai.diffusion.schedule import NoiseSchedule, RectifiedFlow
 from pig_monai.diffusion.training import AutocastInferer, DiffusionLoss, GeneratorBatch
 from pig_monai.errors import PigError
-from pig_monai.heldout import check_heldout
+from pig_monai.heldout import HeldOut
 from pig_monai.spaces import LatentSpace, PixelSpace
 from pig_monai.training.optimisation import exponential_moving_average
 from tests.autoencoder.known import autoencoder
@@ -118,10 +120,10 @@ def autoencoder_file(folder: Path, **more: Any) -> Path:
 
 
 def test_an_autoencoder_that_held_out_the_same_fold_is_used(tmp_path, capsys):
-    space = training_space(autoencoder_file(tmp_path, fold=2), DATA, 2, "cpu")
+    space = training_space(autoencoder_file(tmp_path, fold=2), HeldOut(DATA, 2), "cpu")
     assert isinstance(space, LatentSpace)
     assert capsys.readouterr().err == ""
-    assert isinstance(training_space(None, DATA, 2, "cpu"), PixelSpace)
+    assert isinstance(training_space(None, HeldOut(DATA, 2), "cpu"), PixelSpace)
 
 
 @pytest.mark.parametrize(("fold", "said"), [(1, "fold 1"), (-1, "no fold")])
@@ -132,17 +134,35 @@ def test_an_autoencoder_that_has_learnt_from_the_heldout_fold_is_refused(tmp_pat
         "name one that was trained with --fold 2"
     )
     with pytest.raises(PigError, match=told):
-        training_space(tmp_path, DATA, 2, "cpu")
-    training_space(tmp_path, DATA, -1, "cpu")  # nothing is held out, and nothing can leak
+        training_space(tmp_path, HeldOut(DATA, 2), "cpu")
+    training_space(tmp_path, HeldOut(DATA, -1), "cpu")  # nothing is held out, and nothing can leak
 
 
 def test_of_weights_from_other_data_the_user_is_told(capsys):
-    check_heldout("autoencoder_ckpt a.pt", {"data": "other", "fold": 1}, DATA, 2)
+    HeldOut(DATA, 2).check("autoencoder_ckpt a.pt", {"data": "other", "fold": 1})
     assert capsys.readouterr().err == (
         "autoencoder_ckpt a.pt was trained on other data: make sure that no patient of fold 2 is in it\n"
     )
-    check_heldout("autoencoder_ckpt a.pt", {"data": "other", "fold": 1}, DATA, -1)
+    HeldOut(DATA, -1).check("autoencoder_ckpt a.pt", {"data": "other", "fold": 1})
     assert capsys.readouterr().err == ""
+
+
+def test_weights_from_another_preparation_are_judged_by_the_patients_they_saw(phantom_dataset, capsys):
+    folds = {entry["patient"]: entry["fold"] for entry in read_datalist(phantom_dataset)["training"]}
+    of_fold = [digest(patient) for patient, fold in folds.items() if fold == 0]
+    others = [digest(patient) for patient, fold in folds.items() if fold != 0]
+    held_out, elsewhere = HeldOut.of(phantom_dataset, 0), {"data": "other", "fold": 0}
+    assert held_out.data == fingerprint(phantom_dataset)
+    with pytest.raises(PigError) as caught:
+        held_out.check("base_ckpt b.pt", {**elsewhere, "patients": [*others, of_fold[0]]})
+    assert caught.value.what == (
+        f"base_ckpt b.pt was trained on 1 of the {len(of_fold)} patients of fold 0, which this training holds out"
+    )
+    held_out.check("base_ckpt b.pt", {**elsewhere, "patients": others})  # the same set, larger or smaller
+    assert capsys.readouterr().err == ""
+    for unknown in (None, [digest("of another key")]):
+        held_out.check("base_ckpt b.pt", {**elsewhere, "patients": unknown})
+        assert "make sure that no patient of fold 0 is in it" in capsys.readouterr().err
 
 
 # --- a branch on a frozen base ----------------------------------------------------------------------------------
@@ -159,14 +179,14 @@ def start(
     space: dict[str, Any] | None = None,
 ) -> nn.Module:
     schedule, prediction = (RectifiedFlow(), "flow") if flow else (SCHEDULE, "v")
-    return start_from_base(net, base, init, schedule, prediction, space, DATA, fold)
+    return start_from_base(net, base, init, schedule, prediction, space, HeldOut(DATA, fold))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_training_on_a_base_changes_the_branch_and_no_bit_of_the_base(kind, tmp_path):
     base = random_network(kind, condition_channels=0)
     save(tmp_path, "generator", base)
-    net = initial_network(start(network(kind).float(), tmp_path), None, "generator", "cpu", DATA, 0)
+    net = initial_network(start(network(kind).float(), tmp_path), None, "generator", "cpu", HeldOut(DATA, 0))
     before = {name: value.clone() for name, value in net.state_dict().items()}
     for name, value in base.state_dict().items():
         assert torch.equal(before[name], value)
@@ -191,7 +211,7 @@ def test_training_on_a_base_changes_the_branch_and_no_bit_of_the_base(kind, tmp_
 
 def test_without_a_base_everything_is_trained():
     net = network("controlnet")
-    assert start_from_base(net, None, Path("weights.pt"), SCHEDULE, "v", None, DATA, 0) is net
+    assert start_from_base(net, None, Path("weights.pt"), SCHEDULE, "v", None, HeldOut(DATA, 0)) is net
     assert all(p.requires_grad for p in net.parameters())
 
 
@@ -203,7 +223,9 @@ def test_a_base_that_does_not_fit_is_refused_with_both_sides(tmp_path):
     with pytest.raises(PigError, match=f"{needs}prediction is v, and this training needs flow"):
         start(network("controlnet"), base, flow=True)
     with pytest.raises(PigError, match=f"{needs}schedule#beta_end is 0.02, and this training needs 0.03"):
-        start_from_base(network("controlnet"), base, None, NoiseSchedule(beta_end=0.03), "v", None, DATA, 0)
+        start_from_base(
+            network("controlnet"), base, None, NoiseSchedule(beta_end=0.03), "v", None, HeldOut(DATA, 0)
+        )
     with pytest.raises(PigError, match=f"{needs}network#arguments#image_channels is 1, and this training needs 3"):
         start(network("controlnet", image_channels=3), base)
     conditional = save(tmp_path / "b", "generator", random_network("controlnet"))
@@ -252,8 +274,9 @@ def test_a_base_is_not_replaced_by_weights_to_start_from(tmp_path):
 def test_a_frozen_base_has_no_use_for_slices_without_their_masks(ids, told, tmp_path):
     base = save(tmp_path, "generator", random_network("controlnet", condition_channels=0))
     with pytest.raises(PigError, match=told):
-        start_from_base(network("controlnet"), base, None, SCHEDULE, "v", None, DATA, 0, **ids)
-    start_from_base(network("controlnet"), None, None, SCHEDULE, "v", None, DATA, 0, **ids)  # without one, it has
+        start_from_base(network("controlnet"), base, None, SCHEDULE, "v", None, HeldOut(DATA, 0), **ids)
+    # without a base it has one
+    start_from_base(network("controlnet"), None, None, SCHEDULE, "v", None, HeldOut(DATA, 0), **ids)
 
 
 def test_a_base_that_has_learnt_from_the_heldout_fold_is_refused(tmp_path):
