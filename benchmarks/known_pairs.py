@@ -27,9 +27,11 @@ from pig_monai.data.folder import (
     write_label,
     write_slice,
 )
+from pig_monai.data.patients import digest
 from pig_monai.files import write_json
 
 NOISE, CONTRAST, SHIFT = 0.05, 0.97, 1
+GENERATOR = "known"
 EVERY, MIXED = 4, 60
 
 
@@ -38,7 +40,8 @@ def disguised(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.clip(moved, -1, 1)
 
 
-def write(folder: Path, entries: list[dict], copies: list[dict], size: int) -> None:
+def write(folder: Path, entries: list[dict], copies: list[dict], size: int, seen: list[str]) -> None:
+    """Write a folder of pairs whose generator saw these patients."""
     rng = np.random.default_rng(0)
     listed = []
     for index, entry in enumerate([*entries, *copies]):
@@ -48,11 +51,13 @@ def write(folder: Path, entries: list[dict], copies: list[dict], size: int) -> N
         write_label(folder / "labels" / name, read_label(entry["label"]))
         listed.append(
             {"image": f"images/{name}", "label": f"labels/{name}", "patient": f"synthetic-0-{index}", "fold": -1,
-             "origin": "synthetic", "index": index, "provenance": {"generator_fold": 0}}
+             "origin": "synthetic", "index": index,
+             "provenance": {"generator_fold": 0, "generator_sha256": GENERATOR}}
         )  # fmt: skip
     write_datalist(
-        folder, name="known", command="known_pairs", seed=0, preprocessing={"size": size}, entries=listed
-    )
+        folder, name="known", command="known_pairs", seed=0, preprocessing={"size": size}, entries=listed,
+        generators={GENERATOR: {"data": None, "patients": seen}},
+    )  # fmt: skip
     print(f"{folder}: {len(entries)} real slices, {len(copies)} disguised copies")
 
 
@@ -66,9 +71,11 @@ def known_pairs(*, dataset_dir: str, output_dir: str) -> None:
     out, datalist = Path(output_dir), read_datalist(dataset_dir)
     size = datalist["preprocessing"]["size"]
     training = training_entries(dataset_dir, 0)
-    write(out / "copies", [], training[::EVERY], size)
-    write(out / "mixed", heldout_entries(dataset_dir, 0), training[::MIXED], size)
-    write(out / "unseen", heldout_entries(dataset_dir, 1), [], size)
+    seen = sorted({digest(entry["patient"]) for entry in training})
+    write(out / "copies", [], training[::EVERY], size, seen)
+    write(out / "mixed", heldout_entries(dataset_dir, 0), training[::MIXED], size, seen)
+    of_dataset = sorted({digest(entry["patient"]) for entry in training if entry["fold"] != 1})
+    write(out / "unseen", heldout_entries(dataset_dir, 1), [], size, of_dataset)
     datalist["training"] = [entry for entry in datalist["training"] if entry["fold"] != 1]
     for entry in datalist["training"]:
         for key in {"image", "label"} & set(entry):
