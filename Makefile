@@ -14,16 +14,19 @@ MODELS := bundles/pig_dbt/models
 
 DEMO := runs/demo
 # The demo trains the bundle's phantom weights further for a short while; FROM_SCRATCH=1 starts from fresh ones, and
-# so does a generator on latents, of which the bundle has no weights.
+# so does a generator on latents, of which the bundle has no weights: its guider learns for the preset's 4,000
+# iterations, since after 1,400 most of its masks are still rejected.
 ifneq ($(GENERATOR),concat)
 LATENTS := --autoencoder_ckpt $(DEMO)/autoencoder
-FURTHER := --max_iterations 1000 $(LATENTS)
+GUIDER_IDS := $(LATENTS)
+GENERATOR_IDS := $(LATENTS) --max_iterations 1000
 else ifdef FROM_SCRATCH
-FURTHER := --max_iterations 1000
+GUIDER_IDS := --max_iterations 1000
+GENERATOR_IDS := --max_iterations 1000
 else
 FURTHER := --max_iterations 300 --learning_rate 1.0e-4
-FURTHER_GUIDER := --init_ckpt $(MODELS)/model_guider.pt
-FURTHER_GENERATOR := --init_ckpt $(MODELS)/model_generator.pt
+GUIDER_IDS := $(FURTHER) --init_ckpt $(MODELS)/model_guider.pt
+GENERATOR_IDS := $(FURTHER) --init_ckpt $(MODELS)/model_generator.pt
 endif
 
 .PHONY: help install demo study-smoke test test-monailabel lint format phantom-weights bundle clean
@@ -47,9 +50,9 @@ demo: install  ## phantom DICOM → slices → short trainings → 32 pairs → 
 	$(if $(LATENTS),$(BUNDLE) training $(TRAIN_AUTOENCODER) --dataset_dir $(DEMO)/dataset \
 		--output_dir $(DEMO)/autoencoder --max_iterations 1000)
 	$(BUNDLE) training $(TRAIN_GUIDER) --dataset_dir $(DEMO)/dataset --output_dir $(DEMO)/guider \
-		$(FURTHER) $(FURTHER_GUIDER)
+		$(GUIDER_IDS)
 	$(BUNDLE) training $(TRAIN_GENERATOR) --dataset_dir $(DEMO)/dataset --output_dir $(DEMO)/generator \
-		--guider_ckpt $(DEMO)/guider/model_guider.pt $(FURTHER) $(FURTHER_GENERATOR)
+		--guider_ckpt $(DEMO)/guider/model_guider.pt $(GENERATOR_IDS)
 	$(BUNDLE) infer_pairs --config_file $(CONFIGS)/infer_pairs.yaml --output_dir $(DEMO)/pairs \
 		--guider_ckpt $(DEMO)/guider/model_guider.pt --generator_ckpt $(DEMO)/generator/model_generator.pt \
 		--num_pairs 32 --seed 0
