@@ -6,7 +6,8 @@ DATASET is `make demo`'s (runs/demo/dataset). All learn from the patients of its
 pixels (presets/demo.yaml), and on latents (presets/maisi_demo.yaml) the three kinds of generator, with one guider.
 Choose iterations that take equal CPU time; the table says what they took, the autoencoder included. The segmenter
 is trained on the same patients' real slices and judges all pairs. The same command again continues where it was
-stopped; CPU seconds are kept in OUT/cpu.csv. OUT/pairs.png shows them in the table's order.
+stopped; CPU seconds are kept in OUT/cpu.csv. OUT/pairs.png shows them in the table's order; those of which too few
+are accepted have neither Dice nor picture.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from common import consistency, load_dataset, print_table, run_bundle
 
 from pig_monai.choosing import spread_evenly
 from pig_monai.cli import run_command
-from pig_monai.files import read_rows
+from pig_monai.files import read_json, read_rows
 from pig_monai.pictures import contact_sheet
 
 FOLD = 0
 SIZE = 64  # of both presets
 SHOWN = 8
+FEWEST = 20  # pairs that are evaluated
 
 
 class Timed:
@@ -62,7 +64,7 @@ def compare(
     autoencoder_iterations: int = 1000,
     latent_iterations: int = 1500,
     segmenter_epochs: int = 12,
-    pairs: int = 128,
+    candidates: int = 160,
 ) -> None:
     """Train all, and print the table.
 
@@ -73,28 +75,24 @@ def compare(
         autoencoder_iterations: of the autoencoder.
         latent_iterations: of guider and generators each, on latents.
         segmenter_epochs: of the segmenter.
-        pairs: to generate each way.
+        candidates: to draw each way; those with impossible masks are rejected.
     """
     dataset, output = Path(dataset_dir).resolve(), Path(output_dir).resolve()
-    timed = Timed(output / "cpu.csv")
     output.mkdir(parents=True, exist_ok=True)
+    timed = Timed(output / "cpu.csv")
     common = {"dataset_dir": dataset, "fold": FOLD}
     segmenter = output / "segmenter"
     if not (segmenter / "model.json").exists():
         timed.train(["train.yaml"], segmenter, **common, image_size=SIZE, max_epochs=segmenter_epochs, resume=True)
-    pixels, latents = "presets/demo.yaml", "presets/maisi_demo.yaml"
+    latents = "presets/maisi_demo.yaml"
+    autoencoder, iterations = output / "autoencoder", {"max_iterations": autoencoder_iterations}
+    timed.train(["train_autoencoder.yaml", latents], autoencoder, **common, **iterations)
     on_pixels = {**common, "max_iterations": pixel_iterations}
-    autoencoder = timed.train(
-        ["train_autoencoder.yaml", latents],
-        output / "autoencoder",
-        **common,
-        max_iterations=autoencoder_iterations,
-    )
     on_latents = {**common, "max_iterations": latent_iterations, "autoencoder_ckpt": autoencoder}
     rows: list[list[object]] = []
-    folders = [dataset]
+    folders, dice = [dataset], {"heldout": "–"}
     for where, preset, ids, kinds in (
-        ("pixels", pixels, on_pixels, ("concat",)),
+        ("pixels", "presets/demo.yaml", on_pixels, ("concat",)),
         ("latents", latents, on_latents, ("maisi", "controlnet", "concat")),
     ):
         guider = timed.train(["train_guider.yaml", preset], output / f"{where}_guider", **ids)
@@ -103,19 +101,26 @@ def compare(
             generator = timed.train(
                 ["train_generator.yaml", preset], folder / "generator", **ids, generator=kind, guider_ckpt=guider
             )
-            made = run_bundle(
-                "infer_pairs", ["infer_pairs.yaml"], folder / "pairs", guider_ckpt=guider,
-                generator_ckpt=generator, num_pairs=pairs, seed=0, batch_size=16,
-            )  # fmt: skip
-            dice = consistency(dataset, made, segmenter, folder / "evaluation")
-            if not rows:
-                rows.append(["the phantom's own slices, held out", "", "", dice["heldout"]])
-            trained = [guider, generator, *([autoencoder] if where == "latents" else [])]
-            folders.append(made)
-            spent = f"{timed.minutes(trained):.0f}"
-            rows.append([f"{kind}, {where}", ids["max_iterations"], spent, dice["generated"]])
+            minutes = timed.minutes([guider, generator, *([autoencoder] if where == "latents" else [])])
+            made, accepted = sample(folder / "pairs", guider, generator, candidates)
+            if accepted >= FEWEST:
+                dice = consistency(dataset, made, segmenter, folder / "evaluation")
+                folders.append(made)
+            else:
+                dice = {**dice, "generated": "–"}
+            rows.append([f"{kind}, {where}", ids["max_iterations"], f"{minutes:.0f}", accepted, dice["generated"]])
     draw(folders, output / "pairs.png")
-    print_table(["pairs", "iterations a network", "training, CPU minutes", "Dice, %"], rows)
+    head = ["pairs", "iterations a network", "training, CPU minutes", f"accepted of {candidates}", "Dice, %"]
+    print_table(head, [["the phantom's own slices, held out", "", "", "", dice["heldout"]], *rows])
+
+
+def sample(folder: Path, guider: Path, generator: Path, candidates: int) -> tuple[Path, int]:
+    """Draw candidates, and return the folder and how many were accepted."""
+    run_bundle(
+        "infer_pairs", ["infer_pairs.yaml"], folder, guider_ckpt=guider, generator_ckpt=generator,
+        num_pairs=candidates, replace_rejected=False, min_accepted=0, seed=0, batch_size=16,
+    )  # fmt: skip
+    return folder, read_json(folder / "report.json", "draw the pairs anew")["accepted"]
 
 
 def draw(folders: Sequence[Path], path: Path) -> None:
