@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, Self
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -40,7 +40,7 @@ class StopSignals:
         self.asked: int | None = None
         self._former: dict[signal.Signals, Any] = {}
 
-    def __enter__(self) -> StopSignals:
+    def __enter__(self) -> Self:
         self.listen()
         return self
 
@@ -75,7 +75,33 @@ class StopSignals:
 
 
 class _StopAtOnce(StopSignals):
-    """Ends what is under way wherever it is, as Ctrl-C does: readers of files let this exception through."""
+    """Ends what is under way wherever it is, as Ctrl-C does: readers of files let this exception through.
+
+    All but finalisers do: of what is raised in one, Python tells its hook alone, and goes on. Then the exception
+    comes once more, a moment later.
+    """
+
+    def __enter__(self) -> Self:
+        self._hook, sys.unraisablehook = sys.unraisablehook, self._lost
+        self._again: threading.Timer | None = None
+        self.listen()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._again:
+            self._again.cancel()
+        sys.unraisablehook = self._hook
+        self.restore()
+
+    def _lost(self, unraisable: Any) -> None:
+        if self.asked is None or not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            self._hook(unraisable)
+            return
+        self.listen()
+        self._again = threading.Timer(0.05, signal.raise_signal, (self.asked,))
+        self._again.start()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         super()._note(number, frame)

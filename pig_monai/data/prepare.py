@@ -1,8 +1,14 @@
-"""What becomes of one case: the slices to take are prepared and written, then its record."""
+"""What becomes of one case: the slices to take are prepared and written, then its record.
+
+The slices of a case may be prepared in several parts, each by a process of its own; `unite` makes one record of
+them, which does not depend on how many there were.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +17,7 @@ from pig_monai.data.cases import Case
 from pig_monai.data.folder import Entry, write_label, write_slice
 from pig_monai.data.open_case import OpenCase, open_case, turn_upright
 from pig_monai.data.prepare_slice import RawSlice, prepare_slice
-from pig_monai.data.records import Record, Settings, trying, write_record
+from pig_monai.data.records import Record, Settings, files_of, trying, write_record
 from pig_monai.data.selection import (
     Selection,
     Survey,
@@ -22,6 +28,40 @@ from pig_monai.data.selection import (
 )
 from pig_monai.data.volume import UnusableError
 from pig_monai.errors import PigError, debugging
+
+Wanted = tuple[int, str]
+"""A frame, and what it is taken as: ``"lesion"``, ``"lesion_free"`` or ``"unlabelled"``."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a case's slices.
+
+    Args:
+        number: from 0; the first is never the smallest.
+        of: so many parts.
+    """
+
+    number: int = 0
+    of: int = 1
+
+    def take(self, wanted: Sequence[Wanted]) -> Sequence[Wanted]:
+        """Return this part of what is wanted: neighbours."""
+        size = -(-len(wanted) // self.of)
+        return wanted[self.number * size : (self.number + 1) * size]
+
+
+@dataclass(frozen=True)
+class PreparedPart:
+    """What became of a part of a case.
+
+    Args:
+        record: the case's, with the entries of this part.
+        if_empty: why the case is skipped should no part have an entry.
+    """
+
+    record: Record
+    if_empty: UnusableError
 
 
 def prepare_case(case: Case, settings: Settings, dataset_dir: Path) -> Record | UnusableError:
@@ -34,20 +74,64 @@ def prepare_case(case: Case, settings: Settings, dataset_dir: Path) -> Record | 
         PigError: the disk is full.
         OSError: the folder cannot be written.
     """
+    return unite(case, dataset_dir, [prepare_part(case, settings, dataset_dir, Part())])
+
+
+def prepare_part(case: Case, settings: Settings, dataset_dir: Path, part: Part) -> PreparedPart | UnusableError:
+    """Prepare and write a part of the slices of one case.
+
+    Returns:
+        what `unite` needs, or why the case is skipped; then none of this part's files is left.
+
+    Raises:
+        PigError: the disk is full.
+        OSError: the folder cannot be written.
+    """
     written: list[Path] = []
     with trying(dataset_dir, case.stem):
         try:
-            record = _prepare_slices(case, settings, dataset_dir, written)
+            return _prepare_slices(case, settings, dataset_dir, part, written)
         except PigError:
             raise
         except Exception as cause:
             if isinstance(cause, OSError) and _is_of(dataset_dir, cause):
                 raise
-            for path in written:
-                path.unlink(missing_ok=True)
+            _remove(written)
             return _why(cause)
-        write_record(dataset_dir, case.stem, record)
-        return record
+
+
+def unite(case: Case, dataset_dir: Path, parts: Sequence[PreparedPart | UnusableError]) -> Record | UnusableError:
+    """Write the record of a case of which all parts have ended.
+
+    Args:
+        case: the case.
+        dataset_dir: where its slices are.
+        parts: in their order.
+
+    Returns:
+        the record, or why the case is skipped; then none of its files is left.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    prepared = [part for part in parts if isinstance(part, PreparedPart)]
+    failed = [part for part in parts if isinstance(part, UnusableError)]
+    if failed:  # the first is what would have ended the case in one part
+        _remove(dataset_dir / file for part in prepared for file in files_of(part.record))
+        return failed[0]
+    filled = [part.record for part in prepared if part.record["entries"]]
+    if not filled:
+        return prepared[0].if_empty
+    sides = {side for record in filled for side in record["chest_wall"]}
+    entries = [entry for record in filled for entry in record["entries"]]
+    record = filled[0] | {"chest_wall": sorted(sides), "entries": entries}
+    write_record(dataset_dir, case.stem, record)
+    return record
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 def _is_of(dataset_dir: Path, cause: OSError) -> bool:
@@ -72,7 +156,9 @@ def _why(cause: Exception) -> UnusableError:
     )
 
 
-def _prepare_slices(case: Case, settings: Settings, dataset_dir: Path, written: list[Path]) -> Record:
+def _prepare_slices(
+    case: Case, settings: Settings, dataset_dir: Path, part: Part, written: list[Path]
+) -> PreparedPart:
     fingerprint = case.content.hash  # before the masks are read: should one change meanwhile, the record says so
     opened = open_case(case, settings.labels)
     wanted, found = _slices_to_take(opened, settings.selection)
@@ -84,7 +170,7 @@ def _prepare_slices(case: Case, settings: Settings, dataset_dir: Path, written: 
     volume = opened.volume
     entries: list[Entry] = []
     sides = set()
-    for index, content in wanted:
+    for index, content in part.take(wanted):
         raw = _raw_slice(opened, index, settings)
         if raw is None and content == "lesion":
             raise UnusableError(f"frame {index} is blank", "check the export")
@@ -102,10 +188,8 @@ def _prepare_slices(case: Case, settings: Settings, dataset_dir: Path, written: 
             write_label(dataset_dir / entry["label"], prepared.label, spacing)
         entries.append(entry)
         sides.add(prepared.chest_wall)
-    windowed = settings.preprocessing["intensity"]["kind"] == "window"
-    if not entries:
-        raise _nothing_to_take(largest, least, "mm²" if volume.spacing else "pixels")
-    return {
+    windowed = entries and settings.preprocessing["intensity"]["kind"] == "window"
+    record: Record = {
         "case": case.hash,
         "volume": case.volume,
         "content": fingerprint,
@@ -118,13 +202,11 @@ def _prepare_slices(case: Case, settings: Settings, dataset_dir: Path, written: 
         "remarks": [*volume.remarks, *opened.remarks, *(volume.window_remarks() if windowed else ())],
         "entries": entries,
     }
+    return PreparedPart(record, _nothing_to_take(largest, least, "mm²" if volume.spacing else "pixels"))
 
 
-def _slices_to_take(opened: OpenCase, selection: Selection) -> tuple[list[tuple[int, str]], Survey | None]:
-    """Return (frame, "lesion" | "lesion_free" | "unlabelled") for each, and what the mask holds.
-
-    The latter is None where nobody labelled the volume.
-    """
+def _slices_to_take(opened: OpenCase, selection: Selection) -> tuple[list[Wanted], Survey | None]:
+    """Return what to take, and what the mask holds: None where nobody labelled the volume."""
     volume = opened.volume
     frames = volume.grid.size[2]
     if opened.masks is None:
