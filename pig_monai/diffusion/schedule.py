@@ -16,7 +16,10 @@ from pig_monai.errors import PigError
 
 CLEAN = -1
 
-Prediction = Literal["epsilon", "v", "flow"]
+Prediction = Literal["epsilon", "v", "sample", "flow"]
+
+MAX_WEIGHT = 20.0
+"""The most that an error of the clean image is weighted, see `Schedule.error_weight`."""
 
 
 class Schedule:
@@ -70,14 +73,28 @@ class Schedule:
     def target(self, x0: Tensor, noise: Tensor, t: Tensor, prediction: Prediction) -> Tensor:
         """Return what the network is trained to predict.
 
-        ε (the paper); v = α_t ε − σ_t x₀; or, on a rectified flow, the velocity x₀ − ε.
+        ε (the paper); v = α_t ε − σ_t x₀; the sample x₀; or, on a rectified flow, the velocity x₀ − ε.
         """
         if prediction == "epsilon":
             return noise
+        if prediction == "sample":
+            return x0
         if prediction == "flow":
             return x0 - noise
         alpha, sigma = self.scales(t, x0)
         return alpha * noise - sigma * x0
+
+    def error_weight(self, t: Tensor, like: Tensor, prediction: Prediction) -> Tensor | None:
+        """Return what a network's squared error is weighted with, shaped to multiply ``like``; None for 1.
+
+        An error of x̂₀ counts as the error of the v that follows from it, 1 / σ_t² (the SNR + 1 weighting of
+        Salimans & Ho, arXiv 2202.00512), but no more than `MAX_WEIGHT`: where hardly any noise is left, x̂₀ would
+        have to be exact to a hundredth, and nothing would be learnt but that.
+        """
+        if prediction != "sample":
+            return None
+        _, sigma = self.scales(t, like)
+        return (1 / sigma.square()).clamp(max=MAX_WEIGHT)
 
     def estimates(
         self, output: Tensor, x_t: Tensor, t: int | Tensor, prediction: Prediction
@@ -86,6 +103,8 @@ class Schedule:
         alpha, sigma = self.scales(t, x_t)
         if prediction == "epsilon":
             return (x_t - sigma * output) / alpha, output
+        if prediction == "sample":
+            return output, self.noise_between(output, x_t, t)
         if prediction == "flow":  # α + σ = 1
             return x_t + sigma * output, x_t - alpha * output
         return alpha * x_t - sigma * output, sigma * x_t + alpha * output  # α² + σ² = 1
@@ -108,7 +127,7 @@ class NoiseSchedule(Schedule):
         PigError: a value outside its range.
     """
 
-    predictions = ("epsilon", "v")
+    predictions = ("epsilon", "v", "sample")
 
     def __init__(self, num_train_timesteps: int = 1024, beta_start: float = 1e-4, beta_end: float = 0.02) -> None:
         _check_timesteps(num_train_timesteps)
@@ -191,4 +210,4 @@ def schedule_from_dict(described: Mapping[str, Any]) -> Schedule:
 def check_prediction(prediction: str, schedule: Schedule) -> None:
     """Refuse a prediction type that is unknown or belongs to another schedule."""
     if prediction not in schedule.predictions:
-        raise PigError(f"prediction is {prediction!r}", "give epsilon, v or flow")
+        raise PigError(f"prediction is {prediction!r}", "give epsilon, v, sample or flow")

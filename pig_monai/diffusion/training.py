@@ -26,8 +26,8 @@ class Target(NamedTuple):
     """What a training step asks of the network.
 
     Args:
-        value: ε, v or the flow, (B, C, W, H).
-        weight: of each pixel's error, broadcast to it; None weighs all alike.
+        value: ε, v, the sample or the flow, (B, C, W, H).
+        weight: of each pixel's squared error, broadcast to it; None weighs all alike.
         timesteps: (B,), the noise levels that the batch was shown.
     """
 
@@ -98,13 +98,18 @@ class _DiffusionBatch(PrepareBatch):
             "dropout": dropout.to(x0.device),
         }
 
+    def _target(self, z0: Tensor, eps: Tensor, pair: Mapping[str, Tensor]) -> Target:
+        """Return what is asked of a network that is shown z0 with the noise eps."""
+        value = self.schedule.target(z0, eps, pair["t"], self.prediction)
+        return Target(value, self.schedule.error_weight(pair["t"], z0, self.prediction), pair["timesteps"])
+
 
 class GuiderBatch(_DiffusionBatch):
-    """Algorithm 1: the guider is shown (x_t, y_t, t) and asked for the mask's noise ε₁ (or v, or the flow).
+    """Algorithm 1: the guider is shown (x_t, y_t, t) and asked for the mask's noise ε₁ (or v, x₀, or the flow).
 
     Args:
         schedule: the noise schedule.
-        prediction: ``epsilon`` (the paper), ``v``, or ``flow`` on a rectified flow.
+        prediction: ``epsilon`` (the paper), ``v``, ``sample``, or ``flow`` on a rectified flow.
         seed: of the training's noise, ≥ 0.
     """
 
@@ -113,20 +118,19 @@ class GuiderBatch(_DiffusionBatch):
     ) -> PreparedBatch:
         """Return the training step for a batch of labelled slices."""
         pair = self._noisy_pair(batchdata, device)
-        target = self.schedule.target(pair["x0"], pair["eps_1"], pair["t"], self.prediction)
         shown = {"timesteps": pair["timesteps"], "condition": pair["y_t"], "spacing": None}
-        return pair["x_t"], Target(target, None, pair["timesteps"]), (), shown
+        return pair["x_t"], self._target(pair["x0"], pair["eps_1"], pair), (), shown
 
 
 class GeneratorBatch(_DiffusionBatch):
-    """The generator is shown (y_t, mask, t) and asked for the slice's noise ε₂ (or v, or the flow).
+    """The generator is shown (y_t, mask, t) and asked for the slice's noise ε₂ (or v, y₀, or the flow).
 
     A mask that is unknown, because nobody drew it or because it was dropped, is shown as zeros: halfway between
     −1 and +1, which no mask is.
 
     Args:
         schedule: the noise schedule.
-        prediction: ``epsilon`` (the paper), ``v``, or ``flow`` on a rectified flow.
+        prediction: ``epsilon`` (the paper), ``v``, ``sample``, or ``flow`` on a rectified flow.
         seed: of the training's noise, ≥ 0.
         condition: ``mask`` shows the clean mask x₀; ``guider`` shows the frozen guider's x̂₀ from (x_t, y_t, t),
             which is what sampling will show (the authors' code); ``none`` trains an unconditional net.
@@ -174,10 +178,12 @@ class GeneratorBatch(_DiffusionBatch):
             with torch.no_grad():
                 mask = self.guider(pair["x_t"], pair["y_t"], pair["t"]).x0
         mask = mask * self._shown(pair, batchdata).reshape(-1, 1, 1, 1)
-        target = self.schedule.target(pair["y0"], pair["eps_2"], pair["t"], self.prediction)
-        weight = torch.sigmoid(mask).mean(dim=1, keepdim=True) if self.loss_weight == "lesion" else None
+        target = self._target(pair["y0"], pair["eps_2"], pair)
+        if self.loss_weight == "lesion":
+            weight = torch.sigmoid(mask).mean(dim=1, keepdim=True)
+            target = target._replace(weight=weight if target.weight is None else weight * target.weight)
         shown = {"timesteps": pair["timesteps"], "condition": mask, "spacing": _spacing(batchdata, device)}
-        return pair["y_t"], Target(target, weight, pair["timesteps"]), (), shown
+        return pair["y_t"], target, (), shown
 
     def _shown(self, pair: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> Tensor:
         """Return 1 for each mask that is shown and 0 for each that is not, (B,)."""
@@ -192,7 +198,7 @@ class JointBatch(_DiffusionBatch):
 
     Args:
         schedule: the noise schedule.
-        prediction: ``epsilon``, ``v``, or ``flow`` on a rectified flow.
+        prediction: ``epsilon``, ``v``, ``sample``, or ``flow`` on a rectified flow.
         seed: of the training's noise, ≥ 0.
     """
 
@@ -202,10 +208,9 @@ class JointBatch(_DiffusionBatch):
         """Return the training step for a batch of labelled slices."""
         pair = self._noisy_pair(batchdata, device)
         z0, eps, z_t = (torch.cat([pair[x], pair[y]], dim=1) for x, y in _JOINT)
-        target = self.schedule.target(z0, eps, pair["t"], self.prediction)
         nothing, spacing = torch.zeros_like(pair["x0"]), _spacing(batchdata, device)
         shown = {"timesteps": pair["timesteps"], "condition": nothing, "spacing": spacing}
-        return z_t, Target(target, None, pair["timesteps"]), (), shown
+        return z_t, self._target(z0, eps, pair), (), shown
 
 
 def _spacing(batch: Mapping[str, Tensor], device: Any) -> Tensor | None:

@@ -130,7 +130,8 @@ def test_a_joint_net_is_told_the_same_spacing_in_training_as_in_sampling():
 
 
 @pytest.mark.parametrize(
-    ("schedule", "prediction"), [(SCHEDULE, "epsilon"), (SCHEDULE, "v"), (RectifiedFlow(), "flow")]
+    ("schedule", "prediction"),
+    [(SCHEDULE, "epsilon"), (SCHEDULE, "v"), (SCHEDULE, "sample"), (RectifiedFlow(), "flow")],
 )
 def test_a_joint_net_is_asked_for_both_noises(schedule, prediction):
     images = {
@@ -145,7 +146,8 @@ def test_a_joint_net_is_asked_for_both_noises(schedule, prediction):
     assert not shown["condition"].any()
     # every channel counts alike
     error = DiffusionLoss()(torch.zeros_like(inputs), target)
-    assert float(error) == pytest.approx(float(target.value.square().mean()), rel=1e-12)
+    weight = 1.0 if target.weight is None else target.weight
+    assert float(error) == pytest.approx(float((weight * target.value.square()).mean()), rel=1e-12)
 
 
 GUIDER = Denoiser(torch.nn.Identity(), SCHEDULE, "v")

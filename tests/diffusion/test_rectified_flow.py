@@ -112,6 +112,7 @@ def test_ancestral_sampling_has_no_meaning_on_a_flow():
         ("flow", RectifiedFlow(512)),
         ("v", NoiseSchedule(512, 2e-4, 0.03)),
         ("epsilon", NoiseSchedule(512, 2e-4, 0.03)),
+        ("sample", NoiseSchedule(512, 2e-4, 0.03)),
     ],
 )
 def test_a_prediction_has_its_schedule_and_a_checkpoint_keeps_it(prediction, schedule):
@@ -124,10 +125,16 @@ def test_a_prediction_has_its_schedule_and_a_checkpoint_keeps_it(prediction, sch
 
 
 def test_a_prediction_on_the_others_schedule_is_refused():
-    for prediction, schedule in (("flow", NoiseSchedule()), ("v", FLOW), ("epsilon", FLOW), ("x0", FLOW)):
+    for prediction, schedule in (
+        ("flow", NoiseSchedule()),
+        ("v", FLOW),
+        ("epsilon", FLOW),
+        ("sample", FLOW),
+        ("x0", FLOW),
+    ):
         with pytest.raises(PigError, match=f"prediction is '{prediction}'"):
             check_prediction(prediction, schedule)
-    with pytest.raises(PigError, match="prediction is 'x0'; give epsilon, v or flow"):
+    with pytest.raises(PigError, match="prediction is 'x0'; give epsilon, v, sample or flow"):
         make_schedule("x0")
     with pytest.raises(PigError, match="num_train_timesteps is 1"):
         make_schedule("flow", 1)

@@ -23,7 +23,7 @@ def test_alpha_bar_is_the_papers_product():
     assert math.sqrt(literal_alpha_bar(1024)) == pytest.approx(0.0056, abs=1e-4)
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "v"])
+@pytest.mark.parametrize("prediction", ["epsilon", "v", "sample"])
 def test_estimates_undo_what_noise_and_target_did(prediction):
     schedule = NoiseSchedule()
     generator = torch.Generator().manual_seed(0)
@@ -43,6 +43,23 @@ def test_v_target_is_its_definition():
     a = literal_alpha_bar(101)
     wanted = math.sqrt(a) * 3 - math.sqrt(1 - a) * 2
     assert float(schedule.target(x0, noise, torch.tensor([100]), "v")) == pytest.approx(wanted, rel=1e-12)
+
+
+def test_an_error_of_the_sample_counts_as_the_error_of_v_where_there_is_noise():
+    schedule = NoiseSchedule()
+    generator = torch.Generator().manual_seed(0)
+    x0, noise, error = torch.randn(3, 4, 1, 3, 3, generator=generator, dtype=torch.float64)
+    t = torch.tensor([0, 100, 500, 1023])
+    x_t = schedule.add_noise(x0, noise, t)
+    told = schedule.error_weight(t, x0, "sample").squeeze() * error.square().mean(dim=(1, 2, 3))
+    # v̂ of x̂₀ = x₀ + error: from x_t and x̂₀ follows ε̂, from both v̂
+    eps_hat = schedule.noise_between(x0 + error, x_t, t)
+    v, v_hat = schedule.target(x0, noise, t, "v"), schedule.target(x0 + error, eps_hat, t, "v")
+    wanted = (v_hat - v).square().mean(dim=(1, 2, 3))
+    torch.testing.assert_close(told[1:], wanted[1:], rtol=1e-9, atol=0)
+    assert 1 - literal_alpha_bar(1) < 1e-3  # where it would count ten thousand times
+    assert float(told[0]) == pytest.approx(20 * float(error[0].square().mean()))
+    assert schedule.error_weight(t, x0, "v") is None
 
 
 def test_first_step_keeps_its_noise_in_float32():

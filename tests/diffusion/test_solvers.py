@@ -24,7 +24,7 @@ def rmse(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("steps", [2, 3, 10, 25, 100, 256, 1000, 1024])
-@pytest.mark.parametrize("prediction", ["epsilon", "v"])
+@pytest.mark.parametrize("prediction", ["epsilon", "v", "sample"])
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_perfect_network_gives_x0_back(solver, grid, prediction, steps):

@@ -112,6 +112,19 @@ def test_lesion_weight_is_the_authors():
     assert float(DiffusionLoss()(prediction, Target(target, weight, timesteps))) == pytest.approx(float(wanted))
 
 
+@pytest.mark.parametrize("loss_weight", ["none", "lesion"])
+def test_asked_for_the_sample_its_errors_are_weighted_by_the_noise(loss_weight):
+    _, (x0, weight, t), _, _ = GuiderBatch(SCHEDULE, "sample", seed=3)(batch())
+    torch.testing.assert_close(x0, batch()["label"] * 2 - 1)
+    noise = (1 / (1 - SCHEDULE.alphas[t] ** 2)).clamp(max=20).reshape(-1, 1, 1, 1)
+    torch.testing.assert_close(weight, noise)
+    prepare = GeneratorBatch(SCHEDULE, "sample", seed=3, loss_weight=loss_weight)
+    _, (y0, weight, _), _, shown = prepare(batch())
+    torch.testing.assert_close(y0, batch()["image"])
+    lesion = 1 / (1 + torch.exp(-shown["condition"])) if loss_weight == "lesion" else 1
+    torch.testing.assert_close(weight, lesion * noise)
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [
