@@ -14,19 +14,16 @@ MODELS := bundles/pig_dbt/models
 
 DEMO := runs/demo
 # The demo trains the bundle's phantom weights further for a short while; FROM_SCRATCH=1 starts from fresh ones, and
-# so does a generator on latents, of which the bundle has no weights: its guider learns for the preset's 4,000
-# iterations, since after 1,400 most of its masks are still rejected.
+# so does a generator on latents, of which the bundle has no weights.
 ifneq ($(GENERATOR),concat)
 LATENTS := --autoencoder_ckpt $(DEMO)/autoencoder
-GUIDER_IDS := $(LATENTS)
-GENERATOR_IDS := $(LATENTS) --max_iterations 1000
+SHORT := $(LATENTS) --max_iterations 800
 else ifdef FROM_SCRATCH
-GUIDER_IDS := --max_iterations 1000
-GENERATOR_IDS := --max_iterations 1000
+SHORT := --max_iterations 1000
 else
-FURTHER := --max_iterations 300 --learning_rate 1.0e-4
-GUIDER_IDS := $(FURTHER) --init_ckpt $(MODELS)/model_guider.pt
-GENERATOR_IDS := $(FURTHER) --init_ckpt $(MODELS)/model_generator.pt
+SHORT := --max_iterations 300 --learning_rate 1.0e-4
+FROM_GUIDER := --init_ckpt $(MODELS)/model_guider.pt
+FROM_GENERATOR := --init_ckpt $(MODELS)/model_generator.pt
 endif
 
 .PHONY: help install demo study-smoke test test-monailabel lint format phantom-weights bundle clean
@@ -48,11 +45,11 @@ demo: install  ## phantom DICOM → slices → short trainings → 32 pairs → 
 	$(PY) data_prep/dicom_to_slices.py --input $(DEMO)/phantom/dicom --masks $(DEMO)/phantom/masks \
 		--output $(DEMO)/dataset
 	$(if $(LATENTS),$(BUNDLE) training $(TRAIN_AUTOENCODER) --dataset_dir $(DEMO)/dataset \
-		--output_dir $(DEMO)/autoencoder --max_iterations 1000)
+		--output_dir $(DEMO)/autoencoder --max_iterations 800)
 	$(BUNDLE) training $(TRAIN_GUIDER) --dataset_dir $(DEMO)/dataset --output_dir $(DEMO)/guider \
-		$(GUIDER_IDS)
+		$(SHORT) $(FROM_GUIDER)
 	$(BUNDLE) training $(TRAIN_GENERATOR) --dataset_dir $(DEMO)/dataset --output_dir $(DEMO)/generator \
-		--guider_ckpt $(DEMO)/guider/model_guider.pt $(GENERATOR_IDS)
+		--guider_ckpt $(DEMO)/guider/model_guider.pt $(SHORT) $(FROM_GENERATOR)
 	$(BUNDLE) infer_pairs --config_file $(CONFIGS)/infer_pairs.yaml --output_dir $(DEMO)/pairs \
 		--guider_ckpt $(DEMO)/guider/model_guider.pt --generator_ckpt $(DEMO)/generator/model_generator.pt \
 		--num_pairs 32 --seed 0

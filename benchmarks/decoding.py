@@ -173,10 +173,12 @@ def times(folder: Path, path: Path, streams: list[bytes], selected: int, rounds:
 
     codec = f"decoding {selected} of {FRAMES} frames with the codec alone"
     whole, start_up = "preparing these frames: the whole command", "starting the command: interpreter and imports"
+    shared = "the whole command with two workers, which share the volume"
     actions = {
         codec: lambda: [openjpeg.decode(streams[index % len(streams)], reshape=False) for index in wanted],
         "opening the volume and reading these frames": read,
         whole: lambda: prepare(folder, path.stem),
+        shared: lambda: prepare(folder, path.stem, workers=2),
         start_up: lambda: run(START_UP),
     }
     found = best(rounds, actions)

@@ -16,7 +16,9 @@ from pig_monai.errors import PigError
 
 CLEAN = -1
 
-Prediction = Literal["epsilon", "v", "sample", "flow"]
+Prediction = Literal["epsilon", "v", "sample", "flow", "flow_sample"]
+
+_SAMPLES: tuple[Prediction, ...] = ("sample", "flow_sample")
 
 MAX_WEIGHT = 20.0
 """The most that an error of the clean image is weighted, see `Schedule.error_weight`."""
@@ -73,11 +75,11 @@ class Schedule:
     def target(self, x0: Tensor, noise: Tensor, t: Tensor, prediction: Prediction) -> Tensor:
         """Return what the network is trained to predict.
 
-        ε (the paper); v = α_t ε − σ_t x₀; the sample x₀; or, on a rectified flow, the velocity x₀ − ε.
+        ε (the paper); v = α_t ε − σ_t x₀; the sample x₀; or, on a rectified flow, the velocity x₀ − ε or x₀.
         """
         if prediction == "epsilon":
             return noise
-        if prediction == "sample":
+        if prediction in _SAMPLES:
             return x0
         if prediction == "flow":
             return x0 - noise
@@ -87,11 +89,11 @@ class Schedule:
     def error_weight(self, t: Tensor, like: Tensor, prediction: Prediction) -> Tensor | None:
         """Return what a network's squared error is weighted with, shaped to multiply ``like``; None for 1.
 
-        An error of x̂₀ counts as the error of the v that follows from it, 1 / σ_t² (the SNR + 1 weighting of
-        Salimans & Ho, arXiv 2202.00512), but no more than `MAX_WEIGHT`: where hardly any noise is left, x̂₀ would
-        have to be exact to a hundredth, and nothing would be learnt but that.
+        An error of x̂₀ counts as the error of the v, or of the velocity, that follows from it: 1 / σ_t² (the
+        SNR + 1 weighting of Salimans & Ho, arXiv 2202.00512), but no more than `MAX_WEIGHT`: where hardly any
+        noise is left, x̂₀ would have to be exact to a hundredth, and nothing would be learnt but that.
         """
-        if prediction != "sample":
+        if prediction not in _SAMPLES:
             return None
         _, sigma = self.scales(t, like)
         return (1 / sigma.square()).clamp(max=MAX_WEIGHT)
@@ -103,7 +105,7 @@ class Schedule:
         alpha, sigma = self.scales(t, x_t)
         if prediction == "epsilon":
             return (x_t - sigma * output) / alpha, output
-        if prediction == "sample":
+        if prediction in _SAMPLES:
             return output, self.noise_between(output, x_t, t)
         if prediction == "flow":  # α + σ = 1
             return x_t + sigma * output, x_t - alpha * output
@@ -160,7 +162,7 @@ class RectifiedFlow(Schedule):
         num_train_timesteps: T, at least 2.
     """
 
-    predictions = ("flow",)
+    predictions = ("flow", "flow_sample")
 
     def __init__(self, num_train_timesteps: int = 1024) -> None:
         _check_timesteps(num_train_timesteps)
@@ -180,7 +182,7 @@ def _check_timesteps(num_train_timesteps: int) -> None:
 def make_schedule(
     prediction: str, num_train_timesteps: int = 1024, beta_start: float = 1e-4, beta_end: float = 0.02
 ) -> Schedule:
-    """Return the schedule that a prediction belongs to: a rectified flow for ``flow``, else the paper's.
+    """Return the schedule that a prediction belongs to: a rectified flow for ``flow…``, else the paper's.
 
     Raises:
         PigError: an unknown prediction, or a value outside its range.
@@ -210,4 +212,4 @@ def schedule_from_dict(described: Mapping[str, Any]) -> Schedule:
 def check_prediction(prediction: str, schedule: Schedule) -> None:
     """Refuse a prediction type that is unknown or belongs to another schedule."""
     if prediction not in schedule.predictions:
-        raise PigError(f"prediction is {prediction!r}", "give epsilon, v, sample or flow")
+        raise PigError(f"prediction is {prediction!r}", "give epsilon, v, sample, flow or flow_sample")

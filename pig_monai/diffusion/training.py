@@ -109,7 +109,7 @@ class GuiderBatch(_DiffusionBatch):
 
     Args:
         schedule: the noise schedule.
-        prediction: ``epsilon`` (the paper), ``v``, ``sample``, or ``flow`` on a rectified flow.
+        prediction: ``epsilon`` (the paper), ``v`` or ``sample``; on a rectified flow ``flow`` or ``flow_sample``.
         seed: of the training's noise, ≥ 0.
     """
 
@@ -130,7 +130,7 @@ class GeneratorBatch(_DiffusionBatch):
 
     Args:
         schedule: the noise schedule.
-        prediction: ``epsilon`` (the paper), ``v``, ``sample``, or ``flow`` on a rectified flow.
+        prediction: ``epsilon`` (the paper), ``v`` or ``sample``; on a rectified flow ``flow`` or ``flow_sample``.
         seed: of the training's noise, ≥ 0.
         condition: ``mask`` shows the clean mask x₀; ``guider`` shows the frozen guider's x̂₀ from (x_t, y_t, t),
             which is what sampling will show (the authors' code); ``none`` trains an unconditional net.
@@ -198,7 +198,7 @@ class JointBatch(_DiffusionBatch):
 
     Args:
         schedule: the noise schedule.
-        prediction: ``epsilon``, ``v``, ``sample``, or ``flow`` on a rectified flow.
+        prediction: ``epsilon``, ``v`` or ``sample``; on a rectified flow ``flow`` or ``flow_sample``.
         seed: of the training's noise, ≥ 0.
     """
 

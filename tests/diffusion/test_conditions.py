@@ -131,7 +131,13 @@ def test_a_joint_net_is_told_the_same_spacing_in_training_as_in_sampling():
 
 @pytest.mark.parametrize(
     ("schedule", "prediction"),
-    [(SCHEDULE, "epsilon"), (SCHEDULE, "v"), (SCHEDULE, "sample"), (RectifiedFlow(), "flow")],
+    [
+        (SCHEDULE, "epsilon"),
+        (SCHEDULE, "v"),
+        (SCHEDULE, "sample"),
+        (RectifiedFlow(), "flow"),
+        (RectifiedFlow(), "flow_sample"),
+    ],
 )
 def test_a_joint_net_is_asked_for_both_noises(schedule, prediction):
     images = {

@@ -54,12 +54,25 @@ def test_estimates_undo_what_noise_and_target_did():
     torch.testing.assert_close(FLOW.noise_between(x0, x_t, t), eps, rtol=0, atol=1e-11)
 
 
+def test_an_error_of_the_sample_counts_as_the_error_of_the_velocity():
+    x0, eps, error, t = numbers(1), numbers(2), numbers(3), torch.tensor([0, 300, 500, 1000, 1023])
+    x_t = FLOW.add_noise(x0, eps, t)
+    assert torch.equal(FLOW.target(x0, eps, t, "flow_sample"), x0)
+    x0_hat, eps_hat = FLOW.estimates(x0 + error, x_t, t, "flow_sample")
+    wanted = (FLOW.target(x0_hat, eps_hat, t, "flow") - (x0 - eps)).square()
+    told = FLOW.error_weight(t, x0, "flow_sample") * error.square()
+    torch.testing.assert_close(told[1:], wanted[1:], rtol=1e-9, atol=0)
+    torch.testing.assert_close(told[0], 20 * error[0].square())
+    assert FLOW.error_weight(t, x0, "flow") is None
+
+
 @pytest.mark.parametrize("steps", [2, 3, 10, 25, 100, 1024])
 @pytest.mark.parametrize("grid", [uniform_grid, lambda_grid])
 @pytest.mark.parametrize("solver", ["ddim", "dpmpp_2m"])
-def test_perfect_network_gives_x0_back(solver, grid, steps):
+@pytest.mark.parametrize("prediction", ["flow", "flow_sample"])
+def test_perfect_network_gives_x0_back(prediction, solver, grid, steps):
     x0, eps = (2 * torch.rand(2, 5, generator=rng(key), dtype=torch.float64) - 1 for key in (1, 2))
-    network = PerfectNetwork(FLOW, x0, eps, "flow")
+    network = PerfectNetwork(FLOW, x0, eps, prediction)
     found = walk(FLOW, network, grid(FLOW, steps), SOLVERS[solver].step, eps)  # x_T is ε itself
     torch.testing.assert_close(found, x0, rtol=0, atol=1e-10)
 
@@ -110,6 +123,7 @@ def test_ancestral_sampling_has_no_meaning_on_a_flow():
     ("prediction", "schedule"),
     [
         ("flow", RectifiedFlow(512)),
+        ("flow_sample", RectifiedFlow(512)),
         ("v", NoiseSchedule(512, 2e-4, 0.03)),
         ("epsilon", NoiseSchedule(512, 2e-4, 0.03)),
         ("sample", NoiseSchedule(512, 2e-4, 0.03)),
@@ -134,7 +148,7 @@ def test_a_prediction_on_the_others_schedule_is_refused():
     ):
         with pytest.raises(PigError, match=f"prediction is '{prediction}'"):
             check_prediction(prediction, schedule)
-    with pytest.raises(PigError, match="prediction is 'x0'; give epsilon, v, sample or flow"):
+    with pytest.raises(PigError, match="prediction is 'x0'; give epsilon, v, sample, flow or flow_sample"):
         make_schedule("x0")
     with pytest.raises(PigError, match="num_train_timesteps is 1"):
         make_schedule("flow", 1)
