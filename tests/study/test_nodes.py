@@ -145,7 +145,7 @@ def test_methods_on_pixels_and_on_latents_are_trained_on_equal_terms(phantom_dat
     study(phantom_dataset, tmp_path, methods=["PIG"], presets={"pixels": "demo", "latents": "maisi"})
     # whatever the preset says, latent diffusion is no rectified flow
     (net,) = (n for n in nodes(given) if n.name.startswith("fold_0/networks/latent-generator"))
-    assert options(net)["prediction"] == "v"
+    assert options(net)["prediction"] == "sample"
 
 
 def test_the_examples_are_studies(phantom_dataset, tmp_path):
