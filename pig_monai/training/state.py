@@ -215,7 +215,8 @@ class WeightsExport:
         engine.add_event_handler(Events.COMPLETED, self._end)
 
     def _end(self, engine: Engine) -> None:
-        if self.when_stopped or not stopping(engine):
+        written = all(_iteration_in(path) == engine.state.iteration for path in self._paths(engine))
+        if not written and (self.when_stopped or not stopping(engine)):
             self(engine)
 
     def _start(self, engine: Engine) -> None:
@@ -228,6 +229,17 @@ class WeightsExport:
         if not all(bool(torch.isfinite(value).all()) for value in weights.values()):
             return
         meta = self.meta(engine.state.iteration)
+        for path in self._paths(engine):
+            save_weights(path, weights, meta, self.autoencoder)
+
+    def _paths(self, engine: Engine) -> list[Path]:
         names = ["", "_best"] if self.best.iteration == engine.state.iteration else [""]
-        for name in names:
-            save_weights(self.folder / f"model_{self.meta.role}{name}.pt", weights, meta, self.autoencoder)
+        return [self.folder / f"model_{self.meta.role}{name}.pt" for name in names]
+
+
+def _iteration_in(path: Path) -> int | None:
+    """Return the iteration of exported weights: those of a finished run stay what other runs know them by."""
+    try:
+        return int(torch.load(path, map_location="cpu", weights_only=True)["meta"]["iteration"])
+    except Exception:  # absent, or torn in one of many ways: they are written anew
+        return None

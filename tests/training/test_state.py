@@ -6,7 +6,7 @@ import signal
 import numpy as np
 import pytest
 import torch
-from ignite.engine import Events
+from ignite.engine import Engine, Events
 from torch import nn
 
 from pig_monai.errors import PigError
@@ -171,6 +171,37 @@ def test_exported_weights_are_the_average_and_the_best_average(tmp_path):
         assert float(content["model"]["weight"]) == 10 * iteration
     run(lambda n: nn.init.constant_(ema.module.weight, math.nan), [export], 8)
     assert torch.load(tmp_path / "model_guider.pt", weights_only=True)["meta"] == {"iteration": 7}
+
+
+def test_weights_of_a_finished_run_stay_the_same_file(tmp_path):
+    class Versioned(Meta):
+        version = 1
+
+        def __call__(self, iteration):
+            return {"iteration": iteration, "version": self.version}
+
+    ema, meta, best = nn.Module(), Versioned(), Best()
+    ema.module = nn.Linear(1, 1)
+    best.tell(4, 1.0)
+    export = WeightsExport(tmp_path, ema, meta, 2, best)
+    run(lambda n: None, [export], 4)
+    meta.version = 2
+
+    def go_on():
+        engine = Engine(lambda *_: None)
+        engine.state.iteration = 4
+        export.attach(engine)
+        engine.fire_event(Events.COMPLETED)
+
+    def versions():
+        paths = (tmp_path / f"model_guider{name}.pt" for name in ("", "_best"))
+        return [torch.load(path, weights_only=True)["meta"]["version"] for path in paths]
+
+    go_on()
+    assert versions() == [1, 1]
+    (tmp_path / "model_guider_best.pt").write_bytes(b"torn")
+    go_on()
+    assert versions() == [2, 2]
 
 
 @pytest.mark.parametrize("when_stopped", [True, False])
