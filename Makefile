@@ -17,7 +17,7 @@ DEMO := runs/demo
 # so does a generator on latents, of which the bundle has no weights.
 ifneq ($(GENERATOR),concat)
 LATENTS := --autoencoder_ckpt $(DEMO)/autoencoder
-SHORT := $(LATENTS) --max_iterations 800
+SHORT := $(LATENTS) --max_iterations 600
 else ifdef FROM_SCRATCH
 SHORT := --max_iterations 1000
 else
