@@ -1,6 +1,6 @@
 """Whether mask and slice belong together on latents as they do on pixels, at equal training time, on the phantom.
 
-    python benchmarks/phantom_latents.py --dataset_dir DATASET --output_dir OUT [--pixel_iterations 1000 …]
+    python benchmarks/phantom_latents.py --dataset_dir DATASET --output_dir OUT [--pixel_iterations 800 …]
 
 DATASET is `make demo`'s (runs/demo/dataset). All learn from the patients of its folds 1 to 4: the paper's nets on
 pixels (presets/demo.yaml), and on latents (presets/maisi_demo.yaml) the three kinds of generator, with one guider.
@@ -60,9 +60,9 @@ def compare(
     *,
     dataset_dir: str,
     output_dir: str,
-    pixel_iterations: int = 1000,
-    autoencoder_iterations: int = 1000,
-    latent_iterations: int = 1500,
+    pixel_iterations: int = 800,
+    autoencoder_iterations: int = 800,
+    latent_iterations: int = 1300,
     segmenter_epochs: int = 12,
     candidates: int = 160,
 ) -> None:
