@@ -125,6 +125,23 @@ def test_the_report_reads_what_ran_and_not_the_file_alone(study):
     assert "candidates in" in (study / OUTPUT / "logs/fold_0/pairs/joint.log").read_text()  # its name has a space
 
 
+def test_a_method_is_added_where_nobody_recorded_what_ran(study, phantom_dataset, tmp_path):
+    def planned(methods):  # in another working directory, without Snakemake's records
+        given = settings(phantom_dataset, methods=methods, output=str(study / OUTPUT))
+        (tmp_path / "study.json").write_text(json.dumps(given))
+        command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "workflows/study.smk"), "--dry-run"]
+        environment = {**os.environ, "HOME": str(tmp_path)}
+        ran = subprocess.run([*command, *GIVEN], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert ran.returncode == 0, ran.stderr
+        return ran.stdout + ran.stderr
+
+    assert "Nothing to be done" in planned(["joint"])
+    told = planned(["joint", "SegGuidedDif"])
+    assert "rule report:" in told or "localrule report:" in told
+    assert "fold_0_networks_generator:" in told
+    assert "fold_0_networks_generator_condition_joint:" not in told
+
+
 def test_pairs_that_know_the_held_out_patients_are_refused(study, phantom_dataset, tmp_path):
     """The generator of fold 0 has learnt from fold 1's patients: its pairs are no pairs for fold 1."""
     given = Study.read({**settings(phantom_dataset, folds=[1]), "output": str(tmp_path)})
