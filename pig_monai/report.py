@@ -125,7 +125,7 @@ def _training(run: Path, role: str, text: str) -> str:
         "started from": "the bundle's phantom weights" if started else "fresh weights",
         "iterations": meta["iteration"],
         "batch size": meta["settings"]["batch_size"],
-        "predicts": meta.get("prediction"),
+        **({"predicts": meta["prediction"]} if "prediction" in meta else {}),  # an autoencoder does not
         "last loss": f"{points[-1][1]:.4f}" if points else None,
     }
     if validation:
