@@ -187,10 +187,7 @@ def times(folder: Path, path: Path, streams: list[bytes], selected: int, rounds:
         found[whole][0] - found[start_up][0],
         found[whole][1] - found[start_up][1],
     )
-    found[shared] = (
-        found[shared][0],
-        math.nan,
-    )  # workers are not this process's children: nobody tells their CPU time
+    found[shared] = found[shared][0], math.nan  # its workers are not our children: their CPU time is not known
     return [
         [what, f"{wall:.2f}", f"{wall / found[codec][0]:.2f}", f"{cpu:.2f}", f"{cpu / found[codec][1]:.2f}"]
         for what, (wall, cpu) in found.items()

@@ -32,6 +32,8 @@ FEWEST = 20  # pairs that are evaluated
 class Timed:
     """Runs trainings, and keeps the CPU seconds that each took, those of a stopped one included.
 
+    A call that finds the training finished, and leaves its weights as they are, does not count.
+
     Args:
         table: the CSV file, a row for each start of a training.
     """
@@ -41,19 +43,24 @@ class Timed:
 
     def train(self, configs: Sequence[str], output_dir: Path, **ids: object) -> Path:
         """Train with the bundle's command, and return the run's folder."""
-        before = sum(os.times()[2:4])
+        before, weights = sum(os.times()[2:4]), _written(output_dir)
         new = not self.table.exists()
         try:
             return run_bundle("training", configs, output_dir, **ids)
         finally:
-            with self.table.open("a", encoding="utf-8") as stream:
-                stream.write("run,cpu_seconds\n" * new + f"{output_dir},{sum(os.times()[2:4]) - before:.0f}\n")
+            if _written(output_dir) != weights:
+                with self.table.open("a", encoding="utf-8") as stream:
+                    stream.write("run,cpu_seconds\n" * new + f"{output_dir},{sum(os.times()[2:4]) - before:.0f}\n")
 
     def minutes(self, runs: Sequence[Path]) -> float:
         """Return the CPU minutes of some runs."""
         names = {str(run) for run in runs}
         rows = read_rows(self.table, "run the benchmark in a new folder")
         return sum(float(row["cpu_seconds"]) for row in rows if row["run"] in names) / 60
+
+
+def _written(run: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in run.glob("model*.pt")}
 
 
 def compare(
@@ -110,7 +117,13 @@ def compare(
                 dice = {**dice, "generated": "–"}
             rows.append([f"{kind}, {where}", ids["max_iterations"], f"{minutes:.0f}", accepted, dice["generated"]])
     draw(folders, output / "pairs.png")
-    head = ["pairs", "iterations a network", "training, CPU minutes", f"accepted of {candidates}", "Dice, %"]
+    head = [
+        "pairs",
+        "iterations a network",
+        "training, CPU minutes",
+        f"accepted of {candidates}",
+        "Dice, % (95 % CI)",
+    ]
     print_table(head, [["the phantom's own slices, held out", "", "", "", dice["heldout"]], *rows])
 
 

@@ -131,7 +131,13 @@ def compare(
             rows.append(["real, held out", len(heldout), f"{distance:.1f}", of_real, found_masks["heldout"]])
         distance = frechet_distance(training, images)
         rows.append([arm, len(images), f"{distance:.1f}", contrast(made, image_size), found_masks["generated"]])
-    head = ["slices", "n", "Fréchet distance to real training slices", "median lesion contrast", "Dice, %"]
+    head = [
+        "slices",
+        "n",
+        "Fréchet distance to real training slices",
+        "median lesion contrast",
+        "Dice, % (95 % CI)",
+    ]
     print_table(head, rows)
 
 

@@ -77,7 +77,8 @@ def _costs(job: Job, todo: Sequence[Case]) -> dict[str, str]:
         reason = f"not known: none of {min(TRIED, len(todo))} cases could be prepared"
         return {"time to go": reason, "disk": f"not known; {free} are free"}
     seconds, size = measured
-    workers = min(job.workers, len(todo))
+    shared = job.settings.things == "volumes"  # where they are few, each is prepared by several
+    workers = job.workers if shared else min(job.workers, len(todo))
     several = " a process" if workers > 1 else ""
     return {
         "a case": f"{duration(seconds)}, {file_size(size)}",

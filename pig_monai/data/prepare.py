@@ -188,7 +188,7 @@ def _prepare_slices(
             write_label(dataset_dir / entry["label"], prepared.label, spacing)
         entries.append(entry)
         sides.add(prepared.chest_wall)
-    windowed = entries and settings.preprocessing["intensity"]["kind"] == "window"
+    windowed = bool(entries) and settings.preprocessing["intensity"]["kind"] == "window"
     record: Record = {
         "case": case.hash,
         "volume": case.volume,
