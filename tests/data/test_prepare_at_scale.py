@@ -97,6 +97,16 @@ def test_a_dry_run_tells_and_writes_nothing(
     assert {path: path.stat().st_mtime_ns for path in (source, *source.rglob("*"))} == before
 
 
+def test_a_plan_knows_that_few_volumes_are_shared_out(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pig_monai.data.plan._measure", lambda todo, settings: (400.0 / len(todo), 1))
+    prepare(source, tmp_path / "out", workers=20, dry_run=True)
+    told = plan(capsys.readouterr().out)
+    assert 1 < int(told["to prepare"]) < 20
+    assert told["time to go"].startswith("about 20 s for")
+
+
 def test_a_dry_run_of_a_merge_counts(
     source: Path, shards: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
