@@ -1,11 +1,12 @@
-"""What a guider on latents should predict: how well it finds the mask at each noise level.
+"""What a guider should predict: how well it finds the mask at each noise level, on pixels or on latents.
 
-    python benchmarks/latent_predictions.py --dataset_dir DATASET --autoencoder_ckpt RUN --output_dir OUT
+    python benchmarks/guider_predictions.py --dataset_dir DATASET --output_dir OUT [--autoencoder_ckpt RUN]
 
-DATASET is `make demo GENERATOR=maisi`'s (runs/demo/dataset), RUN its autoencoder (runs/demo/autoencoder). Guiders
-of presets/maisi_demo.yaml differ in nothing but `prediction`. Figures are the mean squared error of x̂₀ (a mask is
-−1 or 1) on slices of the held-out fold, where image and noise are in the ratio of the column's head: the same
-masks, slices and noise for all. The same command again continues where it was stopped.
+DATASET is `make demo`'s (runs/demo/dataset), RUN an autoencoder of `make demo GENERATOR=maisi`. Guiders of
+presets/demo.yaml, or with an autoencoder of presets/maisi_demo.yaml, differ in nothing but `prediction`. Figures
+are the mean squared error of x̂₀ (a mask is −1 or 1) on slices of the held-out fold, where image and noise are in
+the ratio of the column's head: the same masks, slices and noise for all. The same command again continues where it
+was stopped.
 """
 
 from __future__ import annotations
@@ -29,16 +30,15 @@ from pig_monai.training.validation import validation_entries
 
 FOLD = 0
 SLICES = 64
-PRESET = "presets/maisi_demo.yaml"
 RATIOS = (0.2, 0.5, 1, 2, 5)  # of α_t and σ_t
 
 
 def compare(
     *,
     dataset_dir: str,
-    autoencoder_ckpt: str,
     output_dir: str,
-    patch_size: int = 1,
+    autoencoder_ckpt: str | None = None,
+    patch_size: int | None = None,
     iterations: int = 600,
     predictions: Sequence[str] = ("v", "sample", "flow", "flow_sample"),
 ) -> None:
@@ -46,30 +46,34 @@ def compare(
 
     Args:
         dataset_dir: the phantom's slices.
-        autoencoder_ckpt: run folder of an autoencoder.
         output_dir: receives the runs.
-        patch_size: of the network, in positions of the latents' grid.
+        autoencoder_ckpt: run folder of an autoencoder; None for pixels.
+        patch_size: of the network, in pixels or positions of the latents' grid; None for the preset's.
         iterations: of each training.
         predictions: to compare.
     """
-    masks, slices = load(Path(dataset_dir), Path(autoencoder_ckpt))
+    preset = "presets/demo.yaml" if autoencoder_ckpt is None else "presets/maisi_demo.yaml"
+    ids = config_ids(preset)
+    patch_size = patch_size or ids["patch_size"]
+    masks, slices = load(Path(dataset_dir), autoencoder_ckpt, ids["image_size"])
+    on_latents = {} if autoencoder_ckpt is None else {"autoencoder_ckpt": Path(autoencoder_ckpt)}
     rows = []
     for prediction in predictions:
         run = run_bundle(
-            "training", ["train_guider.yaml", PRESET], Path(output_dir).resolve() / f"{prediction}-{patch_size}",
-            dataset_dir=Path(dataset_dir), fold=FOLD, autoencoder_ckpt=Path(autoencoder_ckpt),
-            max_iterations=iterations, preview_interval=0, prediction=prediction, patch_size=patch_size,
+            "training", ["train_guider.yaml", preset], Path(output_dir).resolve() / f"{prediction}-{patch_size}",
+            dataset_dir=Path(dataset_dir), fold=FOLD, max_iterations=iterations, preview_interval=0,
+            prediction=prediction, patch_size=patch_size, **on_latents,
         )  # fmt: skip
         denoiser = load_denoiser(run, "guider", "cpu").denoiser
         rows.append([prediction, *(f"{error(denoiser, masks, slices, ratio):.3f}" for ratio in RATIOS)])
     print_table(["prediction", *(f"image : noise = {ratio}" for ratio in RATIOS)], rows)
 
 
-def load(dataset_dir: Path, autoencoder_ckpt: Path) -> tuple[Tensor, Tensor]:
-    """Return masks and slices of the held-out fold on the latents' grid."""
+def load(dataset_dir: Path, autoencoder_ckpt: str | None, image_size: int) -> tuple[Tensor, Tensor]:
+    """Return masks and slices of the held-out fold, on the latents' grid where there is an autoencoder."""
     space = training_space(autoencoder_ckpt, HeldOut.of(dataset_dir, FOLD), "cpu")
     entries = validation_entries(dataset_dir, FOLD)[:SLICES]
-    data = Dataset(entries, transform=load_encoded(space, config_ids(PRESET)["image_size"]))
+    data = Dataset(entries, transform=load_encoded(space, image_size))
     batch = next(iter(DataLoader(data, batch_size=len(entries))))
     return masks_to_diffusion(batch["label"]), batch["image"]
 
