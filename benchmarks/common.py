@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,8 +14,17 @@ import torch
 import yaml
 from torch import Tensor
 
-from pig_monai.data.folder import heldout_entries, training_entries
+from pig_monai.data.folder import (
+    DATALIST,
+    Entry,
+    heldout_entries,
+    read_datalist,
+    training_entries,
+    write_datalist,
+)
 from pig_monai.data.transforms import load_slices
+from pig_monai.errors import PigError
+from pig_monai.evaluation.results import markdown
 from pig_monai.files import read_rows
 from pig_monai.metrics.frechet import frechet_distance as distance_of_features
 from pig_monai.metrics.projection import fit_projection
@@ -88,6 +98,32 @@ def load_dataset(dataset_dir: str, image_size: int, fold: int = -1, held_out: bo
     return {key: torch.stack([item[key] for item in items]) for key in ("image", "label")}
 
 
+def copy_entries(source: Path, target: Path, entries: list[Entry], command: str) -> Path:
+    """Write a dataset folder of these entries of ``source``, with their files.
+
+    Raises:
+        PigError: the folder holds other entries.
+    """
+    if (target / DATALIST).exists():
+        if read_datalist(target)["training"] != entries:
+            raise PigError(f"{target} was made with other arguments", "choose another output_dir")
+        return target
+    for path in (Path(entry[key]) for entry in entries for key in ("image", "label") if key in entry):
+        (target / path).parent.mkdir(parents=True, exist_ok=True)
+        if not (target / path).exists():
+            shutil.copyfile(source / path, target / path)
+    datalist = read_datalist(source)
+    write_datalist(
+        target,
+        name=target.name,
+        command=command,
+        seed=datalist["seed"],
+        preprocessing=datalist["preprocessing"],
+        entries=entries,
+    )
+    return target
+
+
 def frechet_distance(real: np.ndarray, other: np.ndarray, components: int = 48) -> float:
     """Return the Fréchet distance of two sets in the leading principal components of the real pixels.
 
@@ -105,8 +141,4 @@ def frechet_distance(real: np.ndarray, other: np.ndarray, components: int = 48) 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print a Markdown table."""
-    print("| " + " | ".join(head) + " |")
-    print("|" + "---|" * len(head))
-    for row in rows:
-        print("| " + " | ".join(str(cell) for cell in row) + " |")
-    sys.stdout.flush()
+    print(markdown(head, [[str(cell) for cell in row] for row in rows]), end="", flush=True)

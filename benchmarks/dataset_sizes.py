@@ -10,19 +10,17 @@ pairs above, below each the training slice that is nearest to it. Runs that are 
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
-from common import frechet_distance, load_dataset, print_table, run_bundle
+from common import copy_entries, frechet_distance, load_dataset, print_table, run_bundle
 from torch import Tensor
 
 from pig_monai.bundle import default_amp
 from pig_monai.cli import run_command
 from pig_monai.data.folder import read_datalist
 from pig_monai.denoisers import load_denoiser
-from pig_monai.files import write_json
 from pig_monai.pairs.ways import PairSampler
 from pig_monai.pictures import contact_sheet
 from pig_monai.report import lesion_contrast
@@ -32,17 +30,10 @@ SIZE, PAIRS, BATCH, SHOWN = 32, 256, 32, 8
 
 def subset(dataset_dir: Path, folder: Path, count: int) -> None:
     """Copy fold 0 and the first ``count`` slices of the other folds."""
-    if (folder / "datalist.json").exists():
-        return
-    datalist = read_datalist(dataset_dir)
-    labelled = [entry for entry in datalist["training"] if "label" in entry]
+    labelled = [entry for entry in read_datalist(dataset_dir)["training"] if "label" in entry]
     training = [entry for entry in labelled if entry["fold"] != 0][:count]
-    datalist["training"] = training + [entry for entry in labelled if entry["fold"] == 0]
-    for entry in datalist["training"]:
-        for key in ("image", "label"):
-            (folder / entry[key]).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(dataset_dir / entry[key], folder / entry[key])
-    write_json(folder / "datalist.json", datalist)
+    heldout = [entry for entry in labelled if entry["fold"] == 0]
+    copy_entries(dataset_dir, folder, [*training, *heldout], "benchmarks/dataset_sizes.py")
 
 
 def train(role: str, dataset: Path, run: Path, iterations: int) -> None:

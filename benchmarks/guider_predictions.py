@@ -40,7 +40,7 @@ def compare(
     autoencoder_ckpt: str | None = None,
     patch_size: int | None = None,
     iterations: int = 600,
-    predictions: Sequence[str] = ("v", "sample", "flow", "flow_sample"),
+    predictions: str | Sequence[str] = ("v", "sample", "flow", "flow_sample"),
 ) -> None:
     """Train the guiders, and print the table.
 
@@ -58,7 +58,7 @@ def compare(
     masks, slices = load(Path(dataset_dir), autoencoder_ckpt, ids["image_size"])
     on_latents = {} if autoencoder_ckpt is None else {"autoencoder_ckpt": Path(autoencoder_ckpt)}
     rows = []
-    for prediction in predictions:
+    for prediction in [predictions] if isinstance(predictions, str) else predictions:
         run = run_bundle(
             "training", ["train_guider.yaml", preset], Path(output_dir).resolve() / f"{prediction}-{patch_size}",
             dataset_dir=Path(dataset_dir), fold=FOLD, max_iterations=iterations, preview_interval=0,

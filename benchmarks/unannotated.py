@@ -12,40 +12,18 @@ the mask that a slice was made for. The same command again continues where it wa
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import consistency, frechet_distance, load_dataset, print_table, run_bundle
+from common import consistency, copy_entries, frechet_distance, load_dataset, print_table, run_bundle
 
 from pig_monai.cli import run_command
-from pig_monai.data.folder import Entry, has_lesion, read_datalist, write_datalist
+from pig_monai.data.folder import has_lesion, read_datalist
 from pig_monai.report import lesion_contrast
 
 FOLD = 0
-
-
-def dataset(source: Path, target: Path, entries: list[Entry]) -> Path:
-    """Write a dataset folder with these entries of ``source``; its files are linked."""
-    if not (target / "datalist.json").exists():
-        for entry in entries:
-            for key in ("image", "label"):
-                if key in entry:
-                    path = target / entry[key]
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    if not path.exists():
-                        os.link(source / entry[key], path)
-        datalist = read_datalist(source)
-        write_datalist(
-            target,
-            name=target.name,
-            command="benchmarks/unannotated.py",
-            seed=datalist["seed"],
-            preprocessing=datalist["preprocessing"],
-            entries=entries,
-        )
-    return target
+COMMAND = "benchmarks/unannotated.py"
 
 
 def arms(source: Path, output: Path, annotated: int) -> dict[str, Path]:
@@ -56,9 +34,9 @@ def arms(source: Path, output: Path, annotated: int) -> dict[str, Path]:
     known, others = training[:annotated], training[annotated:]
     unannotated = [{key: value for key, value in e.items() if key != "label"} for e in others]
     return {
-        "alone": dataset(source, output / "alone", [*known, *heldout]),
-        "with_others": dataset(source, output / "with_others", [*known, *unannotated, *heldout]),
-        "masks": dataset(source, output / "masks", [{**e, "fold": -1} for e in heldout]),
+        "alone": copy_entries(source, output / "alone", [*known, *heldout], COMMAND),
+        "with_others": copy_entries(source, output / "with_others", [*known, *unannotated, *heldout], COMMAND),
+        "masks": copy_entries(source, output / "masks", [{**e, "fold": -1} for e in heldout], COMMAND),
     }
 
 

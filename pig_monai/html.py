@@ -26,10 +26,16 @@ details { margin: 0.6em 0; border-left: 3px solid #ddd; padding-left: 0.8em } su
 .figures figcaption { font-size: 12px; line-height: 1.3 }
 .number td:not(:first-child), .number th:not(:first-child) { text-align: right }
 .number { display: block; overflow-x: auto } .number td:not(:first-child) { white-space: nowrap }
+.number td, .number th { padding-right: 0; padding-left: 0.9em } .number th { vertical-align: bottom }
+.number td:first-child, .number th:first-child { position: sticky; left: 0; background: #fff; padding-left: 0 }
 .wide { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 440px), 1fr)); gap: 10px }
-.wide figure { margin: 0 } .wide figcaption { font-size: 12px; line-height: 1.3 }
-@media (max-width: 700px) { table { display: block; overflow-x: auto } th, td { padding-right: 0.8em } }
+.wide figure { margin: 0 } .wide img { width: 100% } .wide figcaption { font-size: 12px; line-height: 1.3 }
 svg { max-width: 100%; height: auto }
+@media (max-width: 700px) {
+  table { display: block; overflow-x: auto } th, td { padding-right: 0.8em } td { overflow-wrap: anywhere }
+  figure { overflow-x: auto } svg { min-width: 340px } body > figure img { max-width: none }
+  .number td:first-child, .number th:first-child { max-width: 8em; overflow-wrap: normal }
+}
 """
 
 _LEFT, _BOTTOM = 60, 20  # of a chart: the room for its labels, pixels
@@ -257,9 +263,49 @@ def plot(
     return _chart(f"{frame}{drawn}{named}{html.escape(x_name)}</text>", y_name, width, height)
 
 
+def intervals(
+    rows: Sequence[tuple[str, float, tuple[float, float], str]],
+    caption: str,
+    width: int = 520,
+    row_height: int = 24,
+) -> str:
+    """Return values with their intervals as a figure, a row each, and a line at 0.
+
+    Args:
+        rows: name, value, ends of its interval, colour; at least one.
+        caption: below the chart: what the values are, with their unit.
+        width: of the chart in pixels.
+        row_height: in pixels.
+    """
+    left, right, bottom = 130, width - 20, len(rows) * row_height + 8
+    ends = [0.0, *(end for _, _, both, _ in rows for end in both)]
+    span = max(ends) - min(ends) or 1.0
+
+    def place(x: float) -> float:
+        return left + (x - min(ends)) / span * (right - left)
+
+    zero = f"x1='{place(0):.1f}' x2='{place(0):.1f}' y1='4' y2='{bottom}'"
+    drawn = f"<line {zero} stroke='#999' stroke-dasharray='4 3'/>"
+    for number, (name, value, (low, high), colour) in enumerate(rows):
+        y = 4 + (number + 0.5) * row_height
+        told = html.escape(f"{name}: {value:+.2f} ({low:+.2f} to {high:+.2f})")
+        drawn += f"<text x='{left - 10}' y='{y + 4}' text-anchor='end' font-size='12'>{html.escape(name)}</text>"
+        line = f"x1='{place(low):.1f}' x2='{place(high):.1f}' y1='{y}' y2='{y}'"
+        drawn += f"<line {line} stroke='{colour}' stroke-width='2'/>"
+        drawn += f"<circle cx='{place(value):.1f}' cy='{y}' r='4' fill='{colour}'><title>{told}</title></circle>"
+    for x in sorted({min(ends), 0.0, max(ends)}):
+        drawn += f"<text x='{place(x):.1f}' y='{bottom + 16}' text-anchor='middle' font-size='12'>{x:+.1f}</text>"
+    return _chart(drawn, caption, width, bottom + 24)
+
+
 def short(value: float) -> str:
     """Return a number in three digits or so: 0.0312, 18100."""
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def probability(value: float) -> str:
+    """Return a p-value in three digits: 0.031, < 0.001."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _apart(

@@ -46,6 +46,7 @@ from pig_monai.study.settings import Study
 PYTHON = str(config.get("python", sys.executable))
 try:
     STUDY = Study.read(config)
+    STUDY.check_unchanged(STUDY.output / layout.STUDY)
     NODES = nodes(STUDY, PYTHON)
 except PigError as error:
     raise WorkflowError(str(error))
@@ -54,14 +55,7 @@ FILE = STUDY.output / layout.STUDY
 
 
 def mark(name):
-    # the marks, not the folders, are what Snakemake knows of: it removes the outputs of a rule before it runs it again
-    return f"{STUDY.output}/.marks/{name}.done"
-
-
-onstart:
-    # what runs, of whatever files and options it was put together: the report reads this
-    FILE.parent.mkdir(parents=True, exist_ok=True)
-    write_json(FILE, config)
+    return f"{STUDY.output}/{layout.mark(name)}"
 
 
 localrules:
@@ -70,14 +64,23 @@ localrules:
 
 # A report is of certain nodes: with others, the mark of the former says nothing. Snakemake alone would look no further
 # than the report where it has no record of what was in it, as in another working directory.
-CONTENT = hashlib.sha256("\n".join(node.name for node in NODES).encode()).hexdigest()[:8]
+REPORT = mark("report-" + hashlib.sha256("\n".join(node.name for node in NODES).encode()).hexdigest()[:8])
+
+
+onstart:
+    # what runs, of whatever files and options it was put together: the report reads this
+    FILE.parent.mkdir(parents=True, exist_ok=True)
+    write_json(FILE, config)
+    for former in STUDY.output.glob(layout.mark("report-*")):  # report.html will not be of those nodes any more
+        if former != Path(REPORT):
+            former.unlink()
 
 
 rule report:
     input:
         [mark(node.name) for node in NODES],
     output:
-        touch(mark(f"report-{CONTENT}")),
+        touch(REPORT),
     params:
         command=shlex.join([PYTHON, "-m", "pig_monai.study", "--study", str(FILE)]),
     shell:

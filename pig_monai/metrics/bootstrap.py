@@ -59,49 +59,65 @@ def paired_difference(
     return estimate([second[key] - value for key, value in first.items()], [patients[key] for key in first], seed)
 
 
-def estimate(values: Sequence[float], patients: Sequence[str], seed: int, draws: int = DRAWS) -> Estimate:
+def estimate(
+    values: Sequence[float] | np.ndarray, patients: Sequence[str], seed: int, draws: int = DRAWS
+) -> Estimate:
     """Return the mean of ``values`` and its 95 % percentile interval of a bootstrap over patients.
 
-    Each draw takes as many patients as there are, with replacement, and all values of each. For the difference of
-    two models give the slices' differences: the draws are then paired.
+    Each draw takes as many patients as there are, with replacement, and all values of each; where there are
+    several trainings, as many of these, too. For the difference of two models give the slices' differences: the
+    draws are then paired.
 
     Args:
-        values: one a slice, or one a lesion; NaN is left out.
-        patients: whose each value is.
+        values: one a slice, or one a lesion (n,); NaN is left out. Of several trainings a row each, (k, n).
+        patients: whose each of the n is.
         seed: of the draws.
         draws: number of bootstrap draws.
 
     Returns:
-        the estimate; without an interval where fewer than two patients have a value.
+        the estimate, ``n`` and ``sd`` of the trainings' means; without an interval where fewer than two patients
+        have a value.
     """
-    all_values = np.asarray(values, dtype=np.float64)
-    known = ~np.isnan(all_values)
-    kept = all_values[known]
-    if not len(kept):
+    by_training = np.atleast_2d(np.asarray(values, dtype=np.float64))
+    known = ~np.isnan(by_training).any(axis=0)
+    kept = by_training[:, known]
+    if not kept.size:
         return Estimate(0, None, None, None, None, 0, None, None, None)
     _, owner = np.unique(np.asarray(patients)[known], return_inverse=True)
     counts = np.bincount(owner)
-    sums = np.bincount(owner, weights=kept)
+    sums = np.stack([np.bincount(owner, weights=row) for row in kept])
     low, high, patient_low, patient_high = _intervals(sums, counts, seed, draws)
+    means = kept.mean(axis=0)
     return Estimate(
-        n=len(kept),
-        mean=float(kept.mean()),
-        sd=float(kept.std(ddof=1)) if len(kept) > 1 else None,
+        n=len(means),
+        mean=float(means.mean()),
+        sd=float(means.std(ddof=1)) if len(means) > 1 else None,
         low=low,
         high=high,
         patients=len(counts),
-        patient_mean=float((sums / counts).mean()),
+        patient_mean=float((sums.mean(axis=0) / counts).mean()),
         patient_low=patient_low,
         patient_high=patient_high,
     )
 
 
 def _intervals(sums: np.ndarray, counts: np.ndarray, seed: int, draws: int) -> tuple[float | None, ...]:
-    """Return the ends of the intervals of the mean over values and of the mean over patients."""
+    """Return the ends of the intervals of the mean over values and of the mean over patients.
+
+    Args:
+        sums: of each patient's values, (k, patients).
+        counts: how many values each has, (patients,).
+        seed: of the draws.
+        draws: how many.
+    """
     if len(counts) < 2:
         return None, None, None, None
-    chosen = np.random.default_rng(seed).integers(0, len(counts), (draws, len(counts)))
-    over_values = sums[chosen].sum(axis=1) / counts[chosen].sum(axis=1)
-    over_patients = (sums / counts)[chosen].mean(axis=1)
+    trainings = len(sums)
+    rng = np.random.default_rng(seed)
+    chosen = rng.integers(0, len(counts), (draws, len(counts)))
+    drawn = rng.multinomial(trainings, [1 / trainings] * trainings, draws) @ sums / trainings  # (draws, patients)
+    of_chosen = np.take_along_axis(drawn, chosen, axis=1)
+    over_values = of_chosen.sum(axis=1) / counts[chosen].sum(axis=1)
+    over_patients = (of_chosen / counts[chosen]).mean(axis=1)
     levels = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
     return tuple(float(end) for means in (over_values, over_patients) for end in np.quantile(means, levels))

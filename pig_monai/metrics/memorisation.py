@@ -45,7 +45,9 @@ class Copies:
         distances: (n,), to it.
         relative: (n,), the distance to the nearest training patient, divided by the mean of those to the next
             ones: about 1 where nothing is copied, 0 for a copy.
-        usual: (m,), the same of real slices, their own patients left aside.
+        usual: (m,), the same of real slices, their own patients left aside; without the `shared` ones.
+        shared: real slices that another patient has, too: they say nothing of what is usual, and would hide
+            copies.
         usual_end: what 99 % of those are above.
         apart: (k,), the distance of each training slice to another patient's nearest one.
     """
@@ -54,6 +56,7 @@ class Copies:
     distances: np.ndarray
     relative: np.ndarray
     usual: np.ndarray
+    shared: int
     usual_end: float
     apart: np.ndarray
 
@@ -100,7 +103,7 @@ def find_copies(
         heldout: features of slices of patients who were not trained on; None where there are none.
 
     Raises:
-        ValueError: too few patients.
+        ValueError: too few patients, or none whose slices are all their own.
     """
     owner, count = _owners(patients)
     if count < LEAST_PATIENTS:
@@ -111,12 +114,16 @@ def find_copies(
     usual = [_relative(among)]
     if heldout is not None:
         usual.append(_relative(_by_patient(cdist(heldout, training), owner, count)))
-    known = np.concatenate(usual)
+    found = np.concatenate(usual)
+    known = found[found > 0]
+    if not len(known):
+        raise ValueError("every training slice is another patient's, too")
     return Copies(
         nearest=distances.argmin(axis=1),
         distances=distances.min(axis=1),
         relative=_relative(_by_patient(distances, owner, count)),
         usual=known,
+        shared=len(found) - len(known),
         usual_end=float(np.quantile(known, USUAL)),
         apart=among.min(axis=1),
     )

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import ks_2samp
 
+SIGNIFICANT = 0.05
+"""Of a p-value, corrected where there are several: below it a difference is called one."""
+
 
 @dataclass(frozen=True)
 class TwoSampleTest:

@@ -115,13 +115,10 @@ def memorisation_figures(samples: Samples, space: FeatureSpace, seed: int) -> tu
     real, made = project(training.features[key]), project(generated.features[key])
     held = None if heldout is None else project(heldout.features[key])
     copies = find_copies(made, real, training.patients, held)
-    figures = [
-        figure(
-            "suspected_copies",
-            float(np.count_nonzero(copies.suspected)),
-            f"relative distance below {copies.limit:.3f}; of real slices 99 % are above {copies.usual_end:.3f}",
-        )
-    ]
+    limits = f"relative distance below {copies.limit:.3f}; of real slices 99 % are above {copies.usual_end:.3f}"
+    shared = f"; {copies.shared} real slices are another patient's, too: one patient under two names?"
+    suspected = float(np.count_nonzero(copies.suspected))
+    figures = [figure("suspected_copies", suspected, limits + (shared if copies.shared else ""))]
     if heldout is None or held is None:
         return [*figures, figure("distance_ratio_in_training", copies.ratio, "no held-out patients")], copies
     found = training_preference(made, real, training.patients, held, heldout.patients, seed)

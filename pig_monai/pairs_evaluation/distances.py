@@ -74,9 +74,11 @@ def compare_features(
     smallest = min(len(real), len(generated), *([equal] if equal else []))
     few = f"fewer than {FEW} slices: uncertain" if smallest < FEW else ""
 
-    def figure(metric: str, sample: str, n: int, value: float | None, *notes: str) -> Figure:
+    def figure(
+        metric: str, sample: str, n: int, value: float | None, *notes: str, against: int = len(real)
+    ) -> Figure:
         note = "; ".join(note for note in notes if note)
-        return Figure(metric, features, region, sample, value, len(real), n, note)
+        return Figure(metric, features, region, sample, value, against, n, note)
 
     def refused(sample: str, n: int, few: int) -> list[Figure]:
         return [figure(m, sample, n, None, f"refused: {few} slices are fewer than {LEAST}") for m in METRICS]
@@ -105,10 +107,11 @@ def compare_features(
     if equal and patients is not None:
         everyone = real if held is None else np.concatenate([real, held])
         owners = [*patients[0], *(() if held is None else patients[1])]
-        distances = split_distances(reduced(everyone), owners, equal, seed)
+        distances, others = split_distances(reduced(everyone), owners, equal, seed)
+        said = f"{len(distances)} random choices of patients"
         rows += [
-            figure(name, SPLIT, equal, v, notes["frechet"], f"{len(distances)} random choices of patients", few)
-            for name, v in _spread(distances).items()
+            figure(name, SPLIT, equal, value, notes["frechet"], said, few, against=others)
+            for name, value in _spread(distances).items()
         ]
     if fid:
         for sample, slices in ((GENERATED, generated), (HELDOUT, held)):
@@ -120,10 +123,11 @@ def compare_features(
 
 def split_distances(
     slices: np.ndarray, patients: Sequence[str], n: int, seed: int, splits: int = SPLITS
-) -> np.ndarray:
+) -> tuple[np.ndarray, int]:
     """Return the Fréchet distances of randomly chosen patients to all others: how far real is from real.
 
-    A choice that leaves fewer slices to the others than it takes is left out.
+    A choice that leaves fewer slices to the others than it takes is left out. Where nobody is held out, the others
+    are fewer than the training slices, and the distances a little larger than a perfect generator's.
 
     Args:
         slices: (m, d), all real ones, projected.
@@ -131,10 +135,13 @@ def split_distances(
         n: slices of the chosen patients; of the last one only as many as are needed.
         seed: of the choices.
         splits: how many.
+
+    Returns:
+        the distances, and the median number of the others' slices.
     """
     rng = np.random.default_rng(seed)
     names, owner = np.unique(np.asarray(patients), return_inverse=True)
-    distances = []
+    distances, others = [], []
     for _ in range(splits):
         order = np.argsort(rng.permutation(len(names))[owner], kind="stable")  # patient by patient
         rest = owner[order] != owner[order[n - 1]]
@@ -142,7 +149,8 @@ def split_distances(
         if rest.sum() < n:
             continue
         distances.append(frechet_distance(slices[order[rest]], slices[order[:n]]))
-    return np.array(distances)
+        others.append(rest.sum())
+    return np.array(distances), int(np.median(others)) if others else 0
 
 
 def _spread(distances: np.ndarray) -> dict[str, float]:

@@ -13,7 +13,7 @@ from pig_monai.choosing import spread_evenly
 from pig_monai.data.folder import Entry
 from pig_monai.features.shape import STATISTICS
 from pig_monai.features.space import MASK, SLICE, FeatureSpace
-from pig_monai.html import facts, figures, page, paragraph, picture, short, steps, table, unfolding
+from pig_monai.html import facts, figures, page, paragraph, picture, probability, short, steps, table, unfolding
 from pig_monai.pairs_evaluation.answers import ANSWERS_HEAD, answers, spread
 from pig_monai.pairs_evaluation.compare import Comparison
 from pig_monai.pairs_evaluation.distances import METRICS
@@ -137,7 +137,7 @@ _MASK_HEAD = [
     "median, generated",
     "difference (0 to 1)",
     "held-out masks differ by",
-    "p",
+    "p (Holm; slices as if independent)",
 ]
 
 
@@ -159,7 +159,7 @@ def _mask_rows(comparison: Comparison, found: Sequence[Figure]) -> list[list[str
                 *(f"{statistic.factor * median:.3g}" for median in test.medians),
                 f"{test.statistic:.2f}",
                 "–" if heldout is None or heldout.value is None else f"{heldout.value:.2f}",
-                "< 0.001" if test.p_holm < 0.001 else f"{test.p_holm:.3f}",
+                probability(test.p_holm),
             ]
         )
     return rows

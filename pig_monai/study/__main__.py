@@ -10,7 +10,15 @@ from pig_monai.files import write_text
 from pig_monai.study.report import report_page
 from pig_monai.study.results import Results
 from pig_monai.study.settings import Study
-from pig_monai.study.tables import table1_rows, table1_text, table2_rows, table2_text
+from pig_monai.study.tables import (
+    costs_table,
+    differences_table,
+    likeness_table,
+    overlaps_table,
+    pairing_table,
+    table1_rows,
+    table2_rows,
+)
 
 
 def report(*, study: str) -> None:
@@ -21,16 +29,17 @@ def report(*, study: str) -> None:
     """
     results = Results.read(Study.load(study))
     output = results.study.output
+    table1, table2 = table1_rows(results), table2_rows(results)
     tables = {
-        "table1": (table1_rows(results), table1_text),
-        "table2": (table2_rows(results), table2_text),
+        "table1": (table1, [likeness_table(table1), pairing_table(table1), costs_table(table1)]),
+        "table2": (table2, [overlaps_table(table2), differences_table(table2)]),
     }
-    for name, (rows, as_text) in tables.items():
+    for name, (rows, readable) in tables.items():
         write_text(output / f"{name}.csv", as_csv(rows, list(rows[0])))
-        text = markdown(*as_text(rows))
+        text = "\n".join(markdown(*part) for part in readable)
         write_text(output / f"{name}.md", text)
         print(text)
-    write_text(output / "report.html", report_page(results, tables["table1"][0], tables["table2"][0]))
+    write_text(output / "report.html", report_page(results, table1, table2))
     print(f"reported: {output / 'report.html'}", file=sys.stderr)
 
 

@@ -21,7 +21,7 @@ class Kind(Enum):
     BASELINE = "real"
     """Real slices with the classical augmentation that every other arm has, too."""
     LONGER = "real-longer"
-    """Real slices for as many steps as the arm with the most pairs takes: the control of all arms with pairs."""
+    """Real slices for as many steps as the arms with so many pairs take: their control."""
     PAIRS = "pairs"
     """Real slices and pairs."""
 
@@ -36,6 +36,7 @@ class Arm:
         title: for people.
         method: whose pairs; None for real slices alone.
         pairs: how many.
+        as_long_as: of a control, the number of pairs of the arms that take as many steps.
         ids: of ``train.yaml``, by which it differs from the others.
     """
 
@@ -44,6 +45,7 @@ class Arm:
     title: str
     method: Method | None = None
     pairs: int = 0
+    as_long_as: int = 0
     ids: tuple[tuple[str, Any], ...] = ()
 
 
@@ -54,10 +56,11 @@ def arms(study: Study, fold: int) -> Iterator[Arm]:
     methods = [method for method in study.chosen if method.masks != Masks.NONE]
     if not methods:
         return
-    steps = training_steps(study, fold, max(study.num_pairs))
-    # by its steps: with more pairs it is another arm, not the same one trained on along a schedule that has ended
-    ids = (("max_epochs", steps), ("max_iterations", steps))
-    yield Arm(Kind.LONGER, f"real-longer-{steps}", "real, trained as long as with pairs", ids=ids)
+    for pairs in sorted(study.num_pairs):
+        steps = training_steps(study, fold, pairs)
+        ids = (("max_epochs", steps), ("max_iterations", steps))
+        title = f"real, trained as long as with {pairs} pairs"
+        yield Arm(Kind.LONGER, f"real-longer-{steps}", title, as_long_as=pairs, ids=ids)
     for method in methods:
         for pairs in sorted(study.num_pairs):
             yield Arm(Kind.PAIRS, f"{method.name}-{pairs}", f"real + {pairs} {method.name}", method, pairs)

@@ -1,30 +1,56 @@
-"""The report's two charts: Dice against the number of pairs, and quality against seconds a slice."""
+"""The report's charts: what pairs add, Dice against the number of pairs, and quality against seconds a slice."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from pig_monai.html import plot
+from pig_monai.html import intervals, plot
 from pig_monai.study.arms import Kind
+from pig_monai.study.methods import METHODS
 from pig_monai.study.tables import Row
 
-COLOURS = ("#c60", "#06c", "#393", "#939", "#a33", "#088", "#770", "#555")
+_COLOURS = ("#c60", "#06c", "#393", "#939", "#a33", "#088", "#770", "#555", "#d29", "#940")
+COLOURS: Mapping[str, str] = dict(zip(METHODS, _COLOURS, strict=True))
+"""By method, the same in all charts."""
+
+_REAL = "#999"
 
 
-def dice_by_pairs(rows: Sequence[Row]) -> str:
-    """Draw a line a method, from real slices alone (0 pairs) to the most pairs.
+def gains(rows: Sequence[Row]) -> str:
+    """Draw what the pairs of each arm add to real slices trained as long, with its interval.
 
     Args:
         rows: of table 2.
     """
-    real = next(row["dice"] for row in rows if row["kind"] == Kind.BASELINE.value)
-    series: dict[str, list[tuple[float, float]]] = {}
-    for row in rows:
-        if row["pairs"]:
-            series.setdefault(row["method"], [(0.0, 100 * real)]).append((row["pairs"], 100 * row["dice"]))
-    if not series:
+    drawn = [
+        (row["arm"].removeprefix("real + "), 100 * mean, (100 * low, 100 * high), COLOURS[row["method"]])
+        for row in rows
+        if (mean := row["longer_difference"]) is not None
+        and (low := row["longer_difference_low"]) is not None
+        and (high := row["longer_difference_high"]) is not None
+    ]
+    if not drawn:
         return ""
-    return plot(_coloured(series), "pairs trained with, besides the real slices", "Dice, %")
+    return intervals(drawn, "Dice, points more than real slices trained as long (95 % interval)")
+
+
+def dice_by_pairs(rows: Sequence[Row]) -> str:
+    """Draw a line a method, and one of real slices trained as long; nothing where there is one number of pairs.
+
+    Args:
+        rows: of table 2.
+    """
+    series: dict[str, tuple[list[tuple[float, float]], str]] = {}
+    for row in rows:
+        if row["kind"] == Kind.LONGER.value:
+            points = series.setdefault("as long, no pairs", ([], _REAL))[0]
+            points.append((row["as_long_as"], 100 * row["dice"]))
+        elif row["kind"] == Kind.PAIRS.value:
+            points = series.setdefault(row["method"], ([], COLOURS[row["method"]]))[0]
+            points.append((row["pairs"], 100 * row["dice"]))
+    if len({row["pairs"] for row in rows if row["pairs"]}) < 2:
+        return ""
+    return plot(series, "pairs trained with, besides the real slices", "Dice, %")
 
 
 def quality_by_seconds(rows: Sequence[Row], column: str, title: str) -> str:
@@ -35,14 +61,11 @@ def quality_by_seconds(rows: Sequence[Row], column: str, title: str) -> str:
         column: the figure, in ``rows``.
         title: its name.
     """
-    known = [row for row in rows if row[column] is not None and row["seconds_a_slice"]]
-    series = {row["method"]: [(row["seconds_a_slice"], row[column])] for row in known}
+    series = {
+        row["method"]: ([(row["seconds_a_slice"], row[column])], COLOURS[row["method"]])
+        for row in rows
+        if row[column] is not None and row["seconds_a_slice"]
+    }
     if not series:
         return ""
-    return plot(_coloured(series), "seconds a slice (logarithmic)", f"{title} (lower is better)", log_x=True)
-
-
-def _coloured(
-    series: dict[str, list[tuple[float, float]]],
-) -> dict[str, tuple[Sequence[tuple[float, float]], str]]:
-    return {name: (points, COLOURS[i % len(COLOURS)]) for i, (name, points) in enumerate(series.items())}
+    return plot(series, "seconds a slice (logarithmic)", f"{title} (lower is better)", log_x=True)

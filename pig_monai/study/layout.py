@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-MODEL, MODEL_META = "model.pt", "model.json"
-"""Of a segmenter, inside its folder."""
+MODEL_META = "model.json"
+"""Of a segmenter, beside its weights."""
 
 STUDY = "study.json"
 """The study file with what the command line changed, as the workflow ran it."""
@@ -32,6 +32,14 @@ def segmenter(fold: int, arm: str, seed: int) -> str:
 def evaluation(fold: int, arm: str, seed: int) -> str:
     """Return the name of a segmenter's evaluation."""
     return f"{segmenter(fold, arm, seed)}/evaluation"
+
+
+def mark(name: str) -> str:
+    """Return the file that says that a node is done.
+
+    The marks, not the folders, are what Snakemake knows of: it removes a rule's outputs before it runs it again.
+    """
+    return f".marks/{name}.done"
 
 
 def log(name: str) -> str:

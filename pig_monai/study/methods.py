@@ -28,6 +28,7 @@ class Method:
     Args:
         name: as the tables have it.
         masks: where they come from.
+        about: what it is, in a sentence.
         guided: a guider makes the masks; otherwise the generator does, or nobody.
         latent: works on an autoencoder's latents.
         branched: the generator is a branch on an unconditional net that is trained first.
@@ -35,23 +36,47 @@ class Method:
 
     name: str
     masks: Masks
+    about: str
     guided: bool = False
     latent: bool = False
     branched: bool = False
 
 
 _ALL = (
-    Method("DDPM", Masks.NONE),
-    Method("DDIM", Masks.NONE),
-    Method("LDM", Masks.GIVEN, latent=True),
-    Method("SegGuidedDif", Masks.GIVEN),
-    Method("ControlNet", Masks.GIVEN, branched=True),
-    Method("MAISI", Masks.GIVEN, latent=True, branched=True),
-    Method("PIG", Masks.MADE, guided=True),
-    Method("PIG-MAISI", Masks.MADE, guided=True, latent=True, branched=True),
-    Method("joint", Masks.MADE),
-    Method("two-step", Masks.MADE, guided=True),
+    Method("DDPM", Masks.NONE, "Slices alone, from noise in all steps of the training."),
+    Method("DDIM", Masks.NONE, "The same network, in 256 steps."),
+    Method("LDM", Masks.GIVEN, "Mask and the slice's latents side by side.", latent=True),
+    Method("SegGuidedDif", Masks.GIVEN, "Mask and slice side by side."),
+    Method("ControlNet", Masks.GIVEN, "DDPM's network, and a branch that shows it the mask.", branched=True),
+    Method(
+        "MAISI",
+        Masks.GIVEN,
+        "A rectified flow on latents, and a branch that shows it the mask.",
+        latent=True,
+        branched=True,
+    ),
+    Method(
+        "PIG",
+        Masks.MADE,
+        "The paper's: guider and generator make mask and slice in lockstep.",
+        guided=True,
+    ),
+    Method(
+        "PIG-MAISI",
+        Masks.MADE,
+        "The same with MAISI's network as generator.",
+        guided=True,
+        latent=True,
+        branched=True,
+    ),
+    Method("joint", Masks.MADE, "One network makes mask and slice as two channels of one image."),
+    Method(
+        "two-step", Masks.MADE, "A network makes the whole mask, and SegGuidedDif's then the slice.", guided=True
+    ),
 )
+PIG = "PIG"
+"""The paper's own, which the others are compared with."""
+
 METHODS: Mapping[str, Method] = {method.name: method for method in _ALL}
 """By name, in the order of the tables."""
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pig_monai.evaluation import segmenters
 from pig_monai.study import layout
 from pig_monai.study.arms import Arm, Kind, arms
 from pig_monai.study.methods import Masks, Method, Training
@@ -144,7 +145,7 @@ class _Fold:
         ids = {
             "dataset_dir": self.study.dataset_dir,
             "fold": self.fold,
-            "ckpt": self.study.output / segmenter / layout.MODEL,
+            "ckpt": self.study.output / segmenter / segmenters.WEIGHTS,
             "overwrite": True,
         }
         name = layout.evaluation(self.fold, arm.name, seed)
@@ -157,7 +158,7 @@ class _Fold:
             "dataset_dir": self.study.dataset_dir,
             "pairs_dir": self.study.output / self.pairs(method),
             "max_pairs": self.study.num_evaluated,
-            "segmenter_ckpt": self.study.output / segmenter / layout.MODEL,
+            "segmenter_ckpt": self.study.output / segmenter / segmenters.WEIGHTS,
             **self.study.feature_weights,
             "overwrite": True,
         }

@@ -12,19 +12,30 @@ import yaml
 from PIL import Image
 
 from pig_monai.checkpoint import versions
-from pig_monai.data.folder import fingerprint, read_datalist, read_label, read_slice
+from pig_monai.choosing import spread_evenly
+from pig_monai.data.folder import fingerprint, has_lesion, heldout_entries, read_datalist, read_label, read_slice
 from pig_monai.features.shape import STATISTICS
-from pig_monai.features.space import MASK
+from pig_monai.features.space import MASK, SLICE
 from pig_monai.files import sha256
-from pig_monai.html import facts, figures, page, paragraph, picture, table, unfolding
+from pig_monai.html import facts, figures, page, paragraph, picture, probability, table, unfolding
+from pig_monai.metrics.two_samples import SIGNIFICANT
 from pig_monai.pairs_evaluation.figures import GENERATED, HELDOUT
+from pig_monai.pairs_evaluation.samples import read_batches
 from pig_monai.pictures import lay_out, magnification, tile
 from pig_monai.study.arms import Kind
-from pig_monai.study.charts import dice_by_pairs, quality_by_seconds
+from pig_monai.study.charts import dice_by_pairs, gains, quality_by_seconds
 from pig_monai.study.methods import Masks
 from pig_monai.study.results import MethodResult, Results
 from pig_monai.study.settings import CONFIGS
-from pig_monai.study.tables import Row, between, probability, table1_text, table2_text
+from pig_monai.study.tables import (
+    Row,
+    between,
+    costs_table,
+    differences_table,
+    likeness_table,
+    overlaps_table,
+    pairing_table,
+)
 
 SHOWN = 16
 """Slices of a method's contact sheet."""
@@ -32,30 +43,55 @@ SHOWN = 16
 NEAREST = 3
 """Slices of a method's memorisation gallery."""
 
-SIGNIFICANT = 0.05
-"""Of a p-value after Holm's correction: below it a difference is called one."""
-
 TILE = 128
 """Pixels a side of a slice, about."""
 
 ABOUT_SEGMENTERS = (
-    "Every segmenter sees the same real slices of the training folds, and is evaluated on the held-out fold, "
-    "which no generator has seen either. All are trained for equally many passes over their slices with the "
-    "same augmentation; “trained as long as with pairs” gives real slices alone exactly as many steps as the "
-    "arm with the most pairs takes. ± is the standard deviation over runs (folds and seeds). Intervals are "
-    "bootstraps over patients of the slices' means over the seeds, each for itself. “Against real” and "
-    "“against longer” are paired differences in Dice from “real” and from “real, trained as long as with "
-    "pairs”: the second is what the pairs themselves are worth. p is of Wilcoxon's signed-rank test of the "
-    "patients' means; Holm's correction is for all arms that are compared with the same one."
+    "Every segmenter sees the same real slices of the training folds, except those of the validation patients, by "
+    "whom the best weights are chosen, and is evaluated on the held-out fold, which no generator has seen either. "
+    "Arms with pairs take equally many passes over all of their slices; “trained as long” gives real slices alone "
+    "exactly as many steps as an arm with so many pairs takes. All but “no augmentation” have the same classical "
+    "augmentation. Dice, IoU, precision and recall (of pixels) are means over the slices with a lesion; ± is the "
+    "standard deviation of the runs' means (folds and seeds); intervals are bootstraps over patients and seeds, "
+    "and not corrected for the number of arms."
 )
 
-ABOUT_QUALITY = (
-    "Distances are 0 for equal distributions, and depend on the number of slices: they, precision, recall and "
-    "coverage are of as many generated slices as there are held-out real ones, the others of all that were "
-    "measured. The last row shows what real slices of patients that no generator saw reach. Precision: share "
-    "of plausible slices; coverage: share of the real variety that is there. Pair consistency: Dice between "
-    "the masks and what a segmenter trained on real slices finds. Training minutes are of all networks that a "
-    "method needs, shared ones included; seconds are for a slice that was accepted."
+ABOUT_DIFFERENCES = (
+    "Differences are paired: of each patient's mean Dice, in which every patient counts once, so that they differ "
+    "a little from the differences of the table below. In brackets the 95 % interval over patients and seeds. "
+    "“Against real” is from “real”, “against longer” from the real slices trained as long: what the pairs "
+    "themselves are worth; “against PIG” from as many pairs of that method. p is of Wilcoxon's signed-rank test "
+    "of the patients, for these trainings: it does not know that others would differ. Holm's correction is for "
+    "all comparisons of a column. The generators have also learnt from the segmenters' validation patients; pairs "
+    "may bring in what these showed."
+)
+
+ABOUT_LIKENESS = (
+    "Fréchet and kernel distances are 0 for equal distributions: of texture (scikit-image), or of what the mass "
+    "U-Net sees (segmenter). Plausible: share of the slices that lie among the real ones (precision of features); "
+    "coverage: share of the real slices that have a generated one near; recall is its older relative. All depend "
+    "on the number of slices, and are of as many generated ones as there are held-out ones. The last rows show "
+    "what real slices reach: of the patients held out, and between what 95 % of random choices of patients lie."
+)
+
+ABOUT_PAIRING = (
+    "Consistency: Dice between the masks and what a segmenter trained on real slices finds, and the share of "
+    "lesions that it finds. Suspected copies are much nearer to one training patient than to all others. Nearer "
+    "to training, p: whether slices are nearer to the patients trained on than chance explains, by pixels; below "
+    "0.05 they remember them, as slices for masks of these patients well may."
+)
+
+ABOUT_COSTS = (
+    "Parameters are of the networks that make a slice; networks trained and minutes count all that a method "
+    "needs, shared ones included. Minutes and seconds are times by the clock of a machine that may have done "
+    "other work; seconds are for a slice that was accepted."
+)
+
+ABOUT_GALLERY = (
+    "Of each method the slices that are nearest to a training patient by their pixels (left: generated, right: "
+    "the training slice). The relative distance is that to the nearest training patient, divided by the mean of "
+    "those to the next ones. Look for the same vessels and edges. Where masks are those of the training set, "
+    "outlines and breasts of the two resemble each other for that reason."
 )
 
 
@@ -67,17 +103,27 @@ def report_page(results: Results, table1: Sequence[Row], table2: Sequence[Row]) 
         table1: its rows.
         table2: its rows.
     """
-    notes = list(_notes(results))
     parts = [
-        *(paragraph(f"Note: {note}.", "notice") for note in notes),
+        paragraph(_data(results)),
+        *(paragraph(f"Note: {note}.", "notice") for note in _notes(results)),
         "<h2>In short</h2>",
         *(paragraph(sentence) for sentence in in_short(table2)),
         "<h2>Which pairs help a segmenter</h2>",
-        table(*table2_text(table2), "number"),
-        dice_by_pairs(table2),
+        gains(table2),
+        table(*differences_table(table2), "number"),
+        paragraph(ABOUT_DIFFERENCES),
+        table(*overlaps_table(table2), "number"),
         paragraph(ABOUT_SEGMENTERS),
+        dice_by_pairs(table2),
+        "<h2>The methods</h2>",
+        table(["method", "what it is"], [[one.method.name, one.method.about] for one in results.methods]),
         "<h2>What the slices are like</h2>",
-        table(*table1_text(table1), "number"),
+        table(*likeness_table(table1), "number"),
+        paragraph(ABOUT_LIKENESS),
+        table(*pairing_table(table1), "number"),
+        paragraph(ABOUT_PAIRING),
+        "<h2>What they cost</h2>",
+        table(*costs_table(table1), "number"),
         figures(
             [
                 quality_by_seconds(table1, "frechet_texture", "Fréchet distance, texture of slices"),
@@ -85,17 +131,15 @@ def report_page(results: Results, table1: Sequence[Row], table2: Sequence[Row]) 
             ],
             "wide",
         ),
-        paragraph(ABOUT_QUALITY),
+        paragraph(ABOUT_COSTS),
         "<h2>Pictures</h2>",
+        *_real_pictures(results),
         *(part for one in results.methods for part in _pictures(one)),
         "<h2>Masks</h2>",
         _masks(results),
         "<h2>Nearest training slices</h2>",
-        paragraph(
-            "Of each method the slices that are nearest to a training slice by their pixels (left: generated, "
-            "right: the training slice). Look for the same vessels and edges."
-        ),
-        *(_gallery(one) for one in results.methods),
+        paragraph(ABOUT_GALLERY),
+        *(part for one in results.methods for part in _gallery(one)),
         "<h2>How it was done</h2>",
         *_provenance(results),
     ]
@@ -118,25 +162,46 @@ def in_short(rows: Sequence[Row]) -> Iterator[str]:
     )
     for longer in (row for row in rows if row["kind"] == Kind.LONGER.value):
         yield (
-            f"The same slices for as many training steps as with the most pairs: {100 * longer['dice']:.1f} %, "
-            f"{100 * longer['difference']:+.1f} points. What pairs give beyond that is theirs."
+            f"The same slices for as many training steps as with {longer['as_long_as']} pairs: "
+            f"{100 * longer['dice']:.1f} %. What pairs give beyond that is theirs."
         )
     with_pairs = [row for row in rows if row["kind"] == Kind.PAIRS.value]
     for row in with_pairs:
-        gain, p = row["longer_difference"], row["longer_difference_p_holm"]
-        verdict = "no difference was shown"
-        if p < SIGNIFICANT:
-            verdict = "more than the steps alone" if gain > 0 else "less than the steps alone"
-        interval = (
-            "no interval, of a single patient"
-            if row["longer_difference_low"] is None
-            else f"95 % CI {between(row['longer_difference_low'], row['longer_difference_high'], '+')}"
-        )
         yield (
-            f"{row['method']}, with {row['pairs']} pairs: {100 * row['dice']:.1f} %, {100 * gain:+.1f} points "
-            f"against real slices trained as long ({interval}; p {probability(p)}, corrected for the number of "
-            f"arms, {len(with_pairs)}): {verdict}."
+            f"{row['method']}, with {row['pairs']} pairs: {100 * row['dice']:.1f} %, "
+            f"{_verdict(row, 'longer_difference', len(with_pairs), 'real slices trained as long')}."
         )
+    against_pig = [row for row in with_pairs if row["pig_difference"] is not None]
+    for row in against_pig:
+        if row["pig_difference_p_holm"] < SIGNIFICANT:
+            said = _verdict(row, "pig_difference", len(against_pig), f"{row['pairs']} pairs of PIG")
+            yield f"{row['method']}: {said}."
+    if against_pig and not any(row["pig_difference_p_holm"] < SIGNIFICANT for row in against_pig):
+        yield f"No method was shown to differ from PIG ({len(against_pig)} comparisons)."
+
+
+def _verdict(row: Row, name: str, comparisons: int, other: str) -> str:
+    gain, p = row[name], row[f"{name}_p_holm"]
+    interval = between(row[f"{name}_low"], row[f"{name}_high"], "+")
+    said = "no interval, of a single patient" if interval == "–" else f"95 % CI {interval}"
+    verdict = "no difference was shown" if p >= SIGNIFICANT else "more" if gain > 0 else "less"
+    return (
+        f"{100 * gain:+.1f} points against {other} ({said}; p {probability(p)}, corrected for "
+        f"{comparisons} comparisons): {verdict}"
+    )
+
+
+def _data(results: Results) -> str:
+    """Say what was learnt from, and what was held out."""
+    study = results.study
+    entries = [entry for entry in read_datalist(study.dataset_dir)["training"] if has_lesion(entry)]
+    patients = len({entry["patient"] for entry in entries})
+    size = results.methods[0].quality[0]["image_size"]
+    held = [f"{sum(entry['fold'] == fold for entry in entries)} of fold {fold}" for fold in study.folds]
+    return (
+        f"{len(entries)} real slices with a lesion, of {patients} patients; held out one after the other: "
+        f"{', '.join(held)}. Generated slices have {size} × {size} pixels."
+    )
 
 
 def _notes(results: Results) -> Iterator[str]:
@@ -154,16 +219,30 @@ def _notes(results: Results) -> Iterator[str]:
         yield "fewer than 20 held-out patients: intervals are wide, and tests find little"
 
 
+def _real_pictures(results: Results) -> list[str]:
+    """Draw held-out slices as the methods' are drawn."""
+    study = results.study
+    size = results.methods[0].quality[0]["image_size"]
+    entries = [entry for entry in heldout_entries(study.dataset_dir, study.folds[0]) if has_lesion(entry)]
+    tiles = [
+        tile(image, mask, magnification(TILE, size))
+        for _, slices, masks in read_batches(spread_evenly(entries, SHOWN), size)
+        for image, mask in zip(slices, masks if masks is not None else [], strict=True)
+    ]
+    return ["<h3>Real, held out</h3>", picture(lay_out(tiles, columns=8), "Real slices, masks outlined.")]
+
+
 def _pictures(one: MethodResult) -> list[str]:
     folder = one.pairs_folder(one.study.folds[0])
     entries = read_datalist(folder)["training"][:SHOWN]
     tiles = [_tile(folder, entry) for entry in entries]
     outlined = "slices" if one.method.masks == Masks.NONE else f"slices, masks ({one.method.masks.value}) outlined"
     strip = Image.open(folder / "film_strip.png").convert("RGB")
+    shown = "the clean mask (above) and slice (below)" if one.method.masks == Masks.MADE else "the clean slice"
     return [
         f"<h3>{one.method.name}</h3>",
         picture(lay_out(tiles, columns=8), f"{one.method.name}: {outlined}."),
-        picture(strip, f"{one.method.name}: one slice from noise to the end."),
+        picture(strip, f"{one.method.name}: its estimates of {shown}, from the first step to the last."),
     ]
 
 
@@ -188,23 +267,25 @@ def _masks(results: Results) -> str:
 
 
 def _mask_cell(one: MethodResult, name: str, factor: float, sample: str) -> str:
-    median, gap = (one.figure((metric, name, MASK), (sample,)).mean for metric in ("median", "ks"))
+    median, gap = (one.figure_of((metric, name, MASK), sample).mean for metric in ("median", "ks"))
     return "–" if median is None or gap is None else f"{factor * median:.3g} ({gap:.2f})"
 
 
-def _gallery(one: MethodResult) -> str:
+def _gallery(one: MethodResult) -> list[str]:
     folder, dataset = one.pairs_folder(one.study.folds[0]), one.study.dataset_dir
     real = {Path(entry["image"]).name: entry for entry in read_datalist(dataset)["training"]}
     made = {Path(entry["image"]).name: entry for entry in read_datalist(folder)["training"]}
+    copies = one.note(("suspected_copies", "pixels", SLICE))
     shown = []
     for found in one.quality[0]["nearest"].get("pixels", [])[:NEAREST]:
         generated = _tile(folder, made[found["pair"]])
         training = _tile(dataset, real[found["slice"]]).resize(generated.size)
-        caption = f"{one.method.name}: relative distance {found['relative_distance']:.2f}"
+        caption = f"relative distance {found['relative_distance']:.2f}"
         shown.append(picture(lay_out([generated, training], columns=2), caption))
-    return (
-        figures(shown, "wide") if shown else paragraph(f"{one.method.name}: too few patients to look for copies.")
-    )
+    head = f"<h3>{one.method.name}</h3>"
+    if not shown:
+        return [head, paragraph("Too few patients to look for copies.")]
+    return [head, paragraph(f"Suspected copies: {copies}."), figures(shown, "wide")]
 
 
 def _provenance(results: Results) -> list[str]:

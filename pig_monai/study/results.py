@@ -17,19 +17,23 @@ from scipy.stats import wilcoxon
 
 from pig_monai.errors import PigError
 from pig_monai.files import read_json, read_rows
-from pig_monai.metrics.bootstrap import Estimate, estimate, paired_difference
+from pig_monai.metrics.bootstrap import Estimate, estimate
 from pig_monai.metrics.spread import Spread
 from pig_monai.metrics.two_samples import holm
-from pig_monai.pairs_evaluation.figures import EQUAL, GENERATED, HELDOUT
+from pig_monai.pairs_evaluation.distances import METRICS
+from pig_monai.pairs_evaluation.figures import EQUAL, GENERATED, HELDOUT, SPLIT
 from pig_monai.study import layout
 from pig_monai.study.arms import Arm, Kind, arms
-from pig_monai.study.methods import Method, Training
+from pig_monai.study.methods import PIG, Method, Training
 from pig_monai.study.settings import Study
 
 OVERLAPS = ("dice", "iou", "precision", "recall")
 """Table 2's measures, columns of an evaluation's metrics.csv."""
 
-REMEDY = "let the study finish: give the same snakemake command again"
+REMEDY = (
+    "let the study finish: give the same snakemake command again, and if nothing is to be done then, remove the "
+    "folder .marks in the study's"
+)
 RATE = re.compile(r"([\d.]+) s a candidate")
 """What a sampling says of its cost."""
 
@@ -44,12 +48,14 @@ class Cost:
     Args:
         parameters: of the networks that make a slice.
         iterations: of each of them; the most.
+        trainings: how many it takes, shared ones included.
         minutes: of all trainings that it takes, shared ones included; None where too short to be measured.
         seconds: a slice that was accepted, of the last sampling; None where its log does not say.
     """
 
     parameters: int
     iterations: int
+    trainings: int
     minutes: float | None
     seconds: float | None
 
@@ -95,24 +101,47 @@ class MethodResult:
         report = read_json(self.pairs_folder(fold) / "report.json", REMEDY)
         return float(report["accepted"] / report["candidates"])
 
-    def figure(self, key: Key, samples: Sequence[str] = (EQUAL, GENERATED)) -> Spread:
-        """Return a figure of quality, of the first of some samples that there is.
+    def figure(self, key: Key) -> Spread:
+        """Return a figure of quality, of as many generated slices as there are held-out ones: it depends on them.
 
-        As many generated slices as there are held-out ones are the first choice: figures depend on the number.
+        A fold that holds out too few slices for a figure has none: one of all generated slices would be another
+        figure.
         """
-        return self._of_figure(key, samples, "value")
+        return Spread([None if one is None else one["value"] for one in self._equal(key)])
 
     def slices_of(self, key: Key) -> Spread:
         """Return of how many generated slices `figure` is."""
-        return self._of_figure(key, (EQUAL, GENERATED), "n_generated")
+        return Spread([None if one is None else one["n_generated"] for one in self._equal(key)])
 
-    def _of_figure(self, key: Key, samples: Sequence[str], what: str) -> Spread:
-        found = [_find(one["figures"], key, samples) for one in self.quality]
-        return Spread([None if one is None else one[what] for one in found])
+    def _equal(self, key: Key) -> list[Mapping[str, Any] | None]:
+        found: list[Mapping[str, Any] | None] = []
+        for one in self.quality:
+            figures = one["figures"]
+            heldout = _find(figures, key, (HELDOUT,))
+            refused = key[0] in METRICS and heldout is not None and heldout["value"] is None
+            made = _find(figures, key, (EQUAL, GENERATED))
+            found.append(None if refused or made is None or made["value"] is None else made)
+        return found
+
+    def figure_of(self, key: Key, sample: str) -> Spread:
+        """Return a figure of one sample: of held-out slices, say, or of random choices of real patients."""
+        found = [_find(one["figures"], key, (sample,)) for one in self.quality]
+        return Spread([None if one is None else one["value"] for one in found])
+
+    def note(self, key: Key) -> str:
+        """Return the note of a figure of all slices, in the first fold; empty where there is none."""
+        found = _find(self.quality[0]["figures"], key, (GENERATED,))
+        return "" if found is None else str(found["note"])
 
     def reference(self, key: Key) -> Spread:
         """Return the figure of real slices that the generator never saw."""
-        return self.figure(key, (HELDOUT,))
+        return self.figure_of(key, HELDOUT)
+
+    def range_of_real(self, key: Key) -> tuple[float | None, float | None]:
+        """Return between what 95 % of the random choices of real patients lie, of a Fréchet distance."""
+        metric, features, region = key
+        low, high = (self.figure_of((f"{metric}_{end}", features, region), SPLIT).mean for end in ("low", "high"))
+        return low, high
 
     def _cost(self, fold: int) -> Cost:
         trainings = self.study.trainings(self.method)
@@ -124,6 +153,7 @@ class MethodResult:
         return Cost(
             sum(tensor.numel() for one in networks for tensor in one["model"].values()),
             max(one["meta"]["iteration"] for one in networks),
+            len(minutes),
             sum(known) if len(known) == len(minutes) else None,
             float(rates[-1]) / self._accepted(fold) if rates else None,
         )
@@ -153,8 +183,8 @@ class MethodResult:
 
 
 def _find(figures: Iterable[Mapping[str, Any]], key: Key, samples: Sequence[str]) -> Mapping[str, Any] | None:
-    """Return the figure of the first of some samples that has a value."""
-    found = [f for f in figures if (f["metric"], f["features"], f["region"]) == key and f["value"] is not None]
+    """Return the figure of the first of some samples that is there."""
+    found = [f for f in figures if (f["metric"], f["features"], f["region"]) == key]
     by_sample = {one["sample"]: one for one in found}
     return next((by_sample[sample] for sample in samples if sample in by_sample), None)
 
@@ -164,9 +194,10 @@ class Difference:
     """An arm against another, on the same slices.
 
     Args:
-        of: the difference of the slices, with its interval over patients.
-        p_value: of Wilcoxon's signed-rank test of the patients' means.
-        p_holm: corrected for the number of arms that are compared with that other one.
+        of: the slices' differences; ``patient_mean``, in which each patient counts once, and its interval over
+            patients and seeds are what the test is about.
+        p_value: of Wilcoxon's signed-rank test of the patients' differences, means over slices and seeds.
+        p_holm: corrected for the number of comparisons of its kind.
     """
 
     of: Estimate
@@ -198,27 +229,32 @@ class ArmResult:
 
     def _rows(self, fold: int, seed: int) -> list[dict[str, str]]:
         arm = self.by_fold[fold]
-        trained = self.study.output / layout.segmenter(fold, arm.name, seed) / layout.MODEL_META
+        name = layout.segmenter(fold, arm.name, seed)
+        trained = self.study.output / name / layout.MODEL_META
         pairs = read_json(trained, REMEDY)["pairs"]
         if pairs != arm.pairs:
             raise PigError(
                 f"{trained} says that {pairs} pairs were trained with, not {arm.pairs}",
-                "remove that folder and its mark, and give the same snakemake command again",
+                f"remove that folder and {self.study.output / layout.mark(name)}, and give the same snakemake "
+                "command again",
             )
-        evaluation = self.study.output / layout.evaluation(fold, arm.name, seed)
-        return [row for row in read_rows(evaluation / "metrics.csv", REMEDY) if row["dice"]]
+        path = self.study.output / layout.evaluation(fold, arm.name, seed) / "metrics.csv"
+        rows = [row for row in read_rows(path, REMEDY) if row["dice"]]
+        if len({row["name"] for row in rows}) < len(rows):
+            raise PigError(f"{path} has several slices of one name", "give the dataset's files different names")
+        return rows
 
     def over_runs(self, measure: str) -> Spread:
         """Return a measure's mean over the slices of each run."""
         return Spread([statistics.fmean(float(row[measure]) for row in rows) for rows in self.runs.values()])
 
-    def by_slice(self, measure: str) -> dict[str, float]:
-        """Return each slice's mean over the seeds."""
+    def by_slice(self, measure: str) -> dict[str, list[float]]:
+        """Return each slice's values, one a seed."""
         values = defaultdict[str, list[float]](list)
         for rows in self.runs.values():
             for row in rows:
                 values[row["name"]].append(float(row[measure]))
-        return {name: statistics.fmean(found) for name, found in values.items()}
+        return dict(values)
 
     @property
     def patients(self) -> dict[str, str]:
@@ -226,21 +262,25 @@ class ArmResult:
         return {row["name"]: row["patient"] for rows in self.runs.values() for row in rows}
 
     def estimate(self, measure: str) -> Estimate:
-        """Return the mean over all slices with its interval over patients."""
+        """Return the mean over all slices with its interval over patients and seeds."""
         found = self.by_slice(measure)
-        return estimate(list(found.values()), [self.patients[name] for name in found], self.study.seed)
+        values = np.array(list(found.values())).T
+        return estimate(values, [self.patients[name] for name in found], self.study.seed)
 
     def minus(self, other: ArmResult, measure: str = "dice") -> tuple[Estimate, float]:
-        """Return the differences of the slices from another arm's, and the p-value of the patients' means."""
+        """Return the slices' differences from another arm's, and the p-value of the patients'.
+
+        The runs are paired by seed: both begin with the same weights.
+        """
         own, others, patients = self.by_slice(measure), other.by_slice(measure), self.patients
         if own.keys() != others.keys():
             raise PigError(f"{self.arm.title} was not evaluated on the slices of {other.arm.title}", REMEDY)
-        means = defaultdict[str, list[float]](list)
-        for name, value in own.items():
-            means[patients[name]].append(value - others[name])
-        return paired_difference(others, own, patients, self.study.seed), signed_rank(
-            [statistics.fmean(values) for values in means.values()]
-        )
+        differences = np.array([own[name] for name in own]) - np.array([others[name] for name in own])
+        of_patient = defaultdict[str, list[float]](list)
+        for name, value in zip(own, differences.mean(axis=1), strict=True):
+            of_patient[patients[name]].append(value)
+        found = estimate(differences.T, [patients[name] for name in own], self.study.seed)
+        return found, signed_rank([statistics.fmean(values) for values in of_patient.values()])
 
 
 def signed_rank(differences: Sequence[float]) -> float:
@@ -277,20 +317,29 @@ class Results:
     @cached_property
     def against_real(self) -> dict[Arm, Difference]:
         """The Dice of all other arms against that of real slices alone."""
-        return _differences(self.of(Kind.PLAIN, Kind.LONGER, Kind.PAIRS), self.of(Kind.BASELINE))
+        (real,) = self.of(Kind.BASELINE)
+        return _differences((one, real) for one in self.of(Kind.PLAIN, Kind.LONGER, Kind.PAIRS))
 
     @cached_property
     def against_longer(self) -> dict[Arm, Difference]:
         """The Dice of the arms with pairs against that of real slices trained as long: what is the pairs' own."""
-        return _differences(self.of(Kind.PAIRS), self.of(Kind.LONGER))
+        longer = {one.arm.as_long_as: one for one in self.of(Kind.LONGER)}
+        return _differences((one, longer[one.arm.pairs]) for one in self.of(Kind.PAIRS))
+
+    @cached_property
+    def against_pig(self) -> dict[Arm, Difference]:
+        """The Dice of the other methods' arms against that of as many pairs of `PIG`, where the study has it."""
+        pig = {one.arm.pairs: one for one in self.of(Kind.PAIRS) if _method(one) == PIG}
+        others = [one for one in self.of(Kind.PAIRS) if _method(one) != PIG]
+        return _differences((one, pig[one.arm.pairs]) for one in others) if pig else {}
 
 
-def _differences(some: Sequence[ArmResult], others: Sequence[ArmResult]) -> dict[Arm, Difference]:
-    """Compare arms with another one, and correct for how many they are."""
-    if not others:
-        return {}
-    found = [one.minus(others[0]) for one in some]
-    corrected = holm([p for _, p in found])
-    return {
-        one.arm: Difference(of, p, p_holm) for one, (of, p), p_holm in zip(some, found, corrected, strict=True)
-    }
+def _method(one: ArmResult) -> str:
+    return "" if one.arm.method is None else one.arm.method.name
+
+
+def _differences(compared: Iterable[tuple[ArmResult, ArmResult]]) -> dict[Arm, Difference]:
+    """Compare each first arm with its second one, and correct for how many comparisons there are."""
+    found = [(one.arm, *one.minus(other)) for one, other in compared]
+    corrected = holm([p for _, _, p in found])
+    return {arm: Difference(of, p, p_holm) for (arm, of, p), p_holm in zip(found, corrected, strict=True)}

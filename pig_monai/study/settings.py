@@ -13,6 +13,7 @@ import yaml
 from pig_monai.cli import as_whole
 from pig_monai.data.folder import read_datalist
 from pig_monai.errors import PigError
+from pig_monai.files import read_json
 from pig_monai.study.methods import METHODS, Method, Trainings, find_method, trainings_of
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "pig_dbt"
@@ -37,6 +38,8 @@ _TERMS = (
 )  # fmt: skip
 """Ids of the trainings that are equal for all methods, on pixels and on latents."""
 _BLOCKS = ("presets", "training", "autoencoder", "sampling", "segmentation")
+_BUDGET = ("seed", *_BLOCKS)
+"""Settings on which all runs of a study's folder depend."""
 _WHOLE = ("image_size", "batch_size", "max_epochs", "max_iterations", "checkpoint_interval")
 _WEIGHTS = ("inception_weights", "dinov2_weights")
 
@@ -119,8 +122,8 @@ class Study:
         Raises:
             PigError: names the setting.
         """
-        for name, least in (("methods", 1), ("num_pairs", 1), ("folds", 1), ("seeds", 1)):
-            _check_list(name, getattr(self, name), least)
+        for name in ("methods", "num_pairs", "folds", "seeds"):
+            _check_list(name, getattr(self, name))
         for name in self.methods:
             find_method(name)
         for name, least in (("num_pairs", 1), ("folds", 0), ("seeds", 0)):
@@ -144,6 +147,29 @@ class Study:
                 )
         self._check_ids()
         self._check_terms()
+
+    def check_unchanged(self, recorded: Path) -> None:
+        """Refuse another budget in a folder whose runs were made on this one's.
+
+        A segmenter that is finished would stay as it is, and be reported as of the new settings.
+
+        Args:
+            recorded: the study file as the workflow ran it before; none where it has not.
+
+        Raises:
+            PigError: names the first setting that differs.
+        """
+        if not recorded.is_file():
+            return
+        given = read_json(recorded, "take another output")
+        defaults = Study(self.output, self.dataset_dir, [], [])  # its dataset may have moved: it is not read
+        for name in _BUDGET:
+            former, now = given.get(name, getattr(defaults, name)), getattr(self, name)
+            if former != now:
+                raise PigError(
+                    f"{name} is {now!r}, but what is in {self.output} was made with {former!r}",
+                    "take another output for another budget",
+                )
 
     def _check_ids(self) -> None:
         own = {id_ for name in METHODS for id_ in _read(CONFIGS / f"presets/methods/{name}.yaml")}
@@ -221,9 +247,9 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _check_list(name: str, value: Any, least: int) -> None:
-    if not isinstance(value, list | tuple) or len(value) < least or len(set(map(str, value))) < len(value):
-        raise PigError(f"{name} is {value!r}", "give a list, each thing once")
+def _check_list(name: str, value: Any) -> None:
+    if not isinstance(value, list | tuple) or not value or len(set(map(str, value))) < len(value):
+        raise PigError(f"{name} is {value!r}", "give a list of at least one thing, each once")
 
 
 def _check_block(name: str, block: Any) -> None:

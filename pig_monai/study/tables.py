@@ -4,15 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pig_monai.evaluation.results import MEASURES
 from pig_monai.features.space import LESION, MASK, SLICE
-from pig_monai.html import short
+from pig_monai.html import probability, short
 from pig_monai.metrics.spread import Spread
 from pig_monai.study.results import OVERLAPS, ArmResult, Difference, Key, MethodResult, Results
 
 Row = dict[str, Any]
+
+
+class Readable(NamedTuple):
+    """A table to read.
+
+    Args:
+        head: of the columns.
+        rows: the cells.
+    """
+
+    head: list[str]
+    rows: list[list[str]]
 
 
 @dataclass(frozen=True)
@@ -20,7 +32,8 @@ class Column:
     """A figure of table 1.
 
     Args:
-        name: in the CSV file, where ``<name>``, ``<name>_sd`` and ``<name>_real`` are columns.
+        name: in the CSV file, where ``<name>``, ``<name>_sd`` and ``<name>_real`` are columns; of a Fréchet
+            distance also ``<name>_real_low`` and ``<name>_real_high``, where random choices of real patients lie.
         title: for people.
         key: which figure of an evaluation of pairs.
         percent: shown in per cent.
@@ -33,8 +46,13 @@ class Column:
     percent: bool = False
     spread: bool = True
 
+    @property
+    def has_range(self) -> bool:
+        """Whether random choices of real patients were measured, too."""
+        return self.key[0] == "frechet"
 
-COLUMNS = (
+
+_LIKENESS = (
     Column("frechet_inception", "Fréchet, Inception", ("frechet", "inception", SLICE)),
     Column("kernel_inception", "kernel, Inception", ("kernel", "inception", SLICE)),
     Column("frechet_dinov2", "Fréchet, DINOv2", ("frechet", "dinov2", SLICE)),
@@ -42,14 +60,21 @@ COLUMNS = (
     Column("frechet_texture_lesion", "Fréchet, texture of lesions", ("frechet", "texture", LESION)),
     Column("frechet_segmenter", "Fréchet, segmenter", ("frechet", "segmenter", SLICE)),
     Column("kernel_texture", "kernel, texture", ("kernel", "texture", SLICE)),
-    Column("precision_texture", "precision, %", ("precision", "texture", SLICE), percent=True),
+    Column("precision_texture", "plausible, %", ("precision", "texture", SLICE), percent=True),
     Column("recall_texture", "recall, %", ("recall", "texture", SLICE), percent=True),
     Column("coverage_texture", "coverage, %", ("coverage", "texture", SLICE), percent=True),
-    Column("consistency", "pair consistency (Dice, %)", ("pair_consistency", "segmenter", MASK), percent=True),
-    Column("copies", "suspected copies", ("suspected_copies", "pixels", SLICE), spread=False),
 )
 """Inception's and DINOv2's are there where the study names their weights; what nobody has is left out of the
 readable table. The FID in all of Inception's dimensions, of all slices, is in each method's own evaluation."""
+
+_PAIRING = (
+    Column("consistency", "consistency, Dice, %", ("pair_consistency", "segmenter", MASK), percent=True),
+    Column("hits", "lesions found, %", ("pair_consistency_hits", "segmenter", MASK), percent=True),
+    Column("lesions", "lesions a mask, median", ("median", "components", MASK)),
+    Column("copies", "suspected copies", ("suspected_copies", "pixels", SLICE), spread=False),
+    Column("training_p", "nearer to training, p", ("nearest_in_training_p", "pixels", SLICE), spread=False),
+)
+COLUMNS = (*_LIKENESS, *_PAIRING)
 
 _COUNTED = ("frechet", "texture", SLICE)
 """The figure whose number of slices is that of all distances, precision, recall and coverage."""
@@ -76,37 +101,72 @@ def _quality_row(one: MethodResult) -> Row:
         if column.spread:
             row[f"{column.name}_sd"] = found.sd
             row[f"{column.name}_real"] = one.reference(column.key).mean
+        if column.has_range:
+            low, high = one.range_of_real(column.key)
+            row |= {f"{column.name}_real_low": low, f"{column.name}_real_high": high}
     row["parameters"] = one.costs[0].parameters
+    row["trainings"] = one.costs[0].trainings
     row["iterations"] = one.costs[0].iterations
     row["training_minutes"] = Spread([cost.minutes for cost in one.costs]).mean
     row["seconds_a_slice"] = Spread([cost.seconds for cost in one.costs]).mean
     return row
 
 
+def likeness_table(rows: Sequence[Row]) -> Readable:
+    """Return how near the slices of table 1's methods are to real ones; last rows have what real slices reach."""
+    return _quality(rows, _LIKENESS)
+
+
+def pairing_table(rows: Sequence[Row]) -> Readable:
+    """Return whether masks and slices of table 1's methods belong together, and whether they are new."""
+    return _quality(rows, _PAIRING)
+
+
+def _quality(rows: Sequence[Row], columns: Sequence[Column]) -> Readable:
+    shown = [column for column in columns if any(row[column.name] is not None for row in rows)]
+    body = [
+        [row["method"]]
+        + [_spread(row[column.name], row.get(f"{column.name}_sd"), column.percent) for column in shown]
+        for row in rows
+    ]
+    real = next((row for row in rows if row["consistency"] is not None), rows[0])
+    heldout = [_spread(real.get(f"{column.name}_real"), None, column.percent) for column in shown]
+    body.append(["real, held out", *heldout])
+    if any(column.has_range for column in shown):
+        body.append(["real, any patients", *(_range(real, column) for column in shown)])
+    return Readable(["method", *(column.title for column in shown)], body)
+
+
+def _range(real: Row, column: Column) -> str:
+    low, high = real.get(f"{column.name}_real_low"), real.get(f"{column.name}_real_high")
+    return "–" if low is None or high is None else f"{short(low)} to {short(high)}"
+
+
 _COSTS: Mapping[str, tuple[str, Callable[[float], str]]] = {
+    "slices": ("slices", lambda value: f"{value:.0f}"),
+    "slices_of_distances": ("of them for distances", lambda value: f"{value:.0f}"),
     "accepted": ("accepted, %", lambda value: f"{100 * value:.0f}"),
-    "slices_of_distances": ("n, distances to coverage", lambda value: f"{value:.0f}"),
-    "slices": ("n, others", lambda value: f"{value:.0f}"),
     "parameters": ("parameters, M", lambda value: f"{value / 1e6:.2f}"),
-    "iterations": ("iterations a network", lambda value: f"{value:.0f}"),
+    "trainings": ("networks trained", lambda value: f"{value:.0f}"),
+    "iterations": ("iterations each", lambda value: f"{value:.0f}"),
     "training_minutes": ("training, min", lambda value: f"{value:.0f}"),
     "seconds_a_slice": ("s a slice", lambda value: f"{value:.2g}"),
 }
 
 
-def table1_text(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """Return head and rows of table 1 to read; a last row has what unseen real slices reach."""
-    shown = [column for column in COLUMNS if any(row[column.name] is not None for row in rows)]
-    head = ["method", "masks", *(column.title for column in shown), *(title for title, _ in _COSTS.values())]
+def costs_table(rows: Sequence[Row]) -> Readable:
+    """Return what table 1's methods need."""
+    head = ["method", "masks", *(title for title, _ in _COSTS.values())]
     body = [
         [row["method"], row["masks"]]
-        + [_spread(row[column.name], row.get(f"{column.name}_sd"), column.percent) for column in shown]
         + ["–" if row[name] is None else say(row[name]) for name, (_, say) in _COSTS.items()]
         for row in rows
     ]
-    real = next((row for row in rows if row["consistency"] is not None), rows[0])
-    last = [_spread(real.get(f"{column.name}_real"), None, column.percent) for column in shown]
-    return head, [*body, ["real, held out", "", *last, *[""] * len(_COSTS)]]
+    return Readable(head, body)
+
+
+_COMPARED = {"difference": "against real", "longer_difference": "against longer", "pig_difference": "against PIG"}
+"""Table 2's differences: columns of the CSV file, and titles."""
 
 
 def table2_rows(results: Results) -> list[Row]:
@@ -121,51 +181,57 @@ def _overlap_row(one: ArmResult, results: Results) -> Row:
         "kind": one.arm.kind.value,
         "arm": one.arm.title,
         "pairs": one.arm.pairs,
+        "as_long_as": one.arm.as_long_as,
         "folds": len(results.study.folds),
         "seeds": len(results.study.seeds),
         "slices": pooled.n,
         "patients": pooled.patients,
     }
     for measure in OVERLAPS:
-        found = one.over_runs(measure)
-        row |= {measure: found.mean, f"{measure}_sd": found.sd}
+        row |= {measure: one.estimate(measure).mean, f"{measure}_sd": one.over_runs(measure).sd}
     row |= {"dice_low": pooled.low, "dice_high": pooled.high}
-    row |= _compared("difference", results.against_real.get(one.arm))
-    row |= _compared("longer_difference", results.against_longer.get(one.arm))
+    against = (results.against_real, results.against_longer, results.against_pig)
+    for name, differences in zip(_COMPARED, against, strict=True):
+        row |= _compared(name, differences.get(one.arm))
     return row
 
 
 def _compared(name: str, found: Difference | None) -> Row:
     return {
-        name: found and found.of.mean,
-        f"{name}_low": found and found.of.low,
-        f"{name}_high": found and found.of.high,
+        name: found and found.of.patient_mean,
+        f"{name}_low": found and found.of.patient_low,
+        f"{name}_high": found and found.of.patient_high,
         f"{name}_p": found and found.p_value,
         f"{name}_p_holm": found and found.p_holm,
     }
 
 
-def table2_text(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """Return head and rows of table 2 to read; shares in per cent."""
-    head = ["trained with", "Dice, %", "95 % CI"]
-    for other in ("against real", "against longer"):
-        head += [other, f"{other}: 95 % CI", f"{other}: p", f"{other}: p (Holm)"]
-    head += [f"{MEASURES[measure].title}, %" for measure in OVERLAPS[1:]]
+def overlaps_table(rows: Sequence[Row]) -> Readable:
+    """Return how table 2's arms segment; shares in per cent."""
+    head = ["trained with", "Dice, %", "95 % CI", *(f"{MEASURES[measure].title}, %" for measure in OVERLAPS[1:])]
     body = []
     for row in rows:
-        interval = between(row["dice_low"], row["dice_high"])
-        compared = [*_differs(row, "difference"), *_differs(row, "longer_difference")]
-        others = [_spread(row[measure], row[f"{measure}_sd"], True) for measure in OVERLAPS[1:]]
-        body.append([row["arm"], _spread(row["dice"], row["dice_sd"], True), interval, *compared, *others])
-    return head, body
+        dice, *others = (_spread(row[measure], row[f"{measure}_sd"], True) for measure in OVERLAPS)
+        body.append([row["arm"], dice, between(row["dice_low"], row["dice_high"]), *others])
+    return Readable(head, body)
+
+
+def differences_table(rows: Sequence[Row]) -> Readable:
+    """Return how table 2's arms differ in Dice, in points; comparisons that nobody has are left out."""
+    shown = {name: title for name, title in _COMPARED.items() if any(row[name] is not None for row in rows)}
+    head = ["Dice, points"]
+    for title in shown.values():
+        head += [title, f"{title}: p", f"{title}: p (Holm)"]
+    body = [[row["arm"], *(cell for name in shown for cell in _differs(row, name))] for row in rows]
+    return Readable(head, [cells for cells in body if any(cell != "–" for cell in cells[1:])])
 
 
 def _differs(row: Row, name: str) -> list[str]:
     if row[name] is None:
-        return ["–"] * 4
+        return ["–"] * 3
+    interval = between(row[f"{name}_low"], row[f"{name}_high"], "+")
     return [
-        f"{100 * row[name]:+.1f}",
-        between(row[f"{name}_low"], row[f"{name}_high"], "+"),
+        f"{100 * row[name]:+.1f}" + (f" ({interval})" if interval != "–" else ""),
         probability(row[f"{name}_p"]),
         probability(row[f"{name}_p_holm"]),
     ]
@@ -184,8 +250,3 @@ def between(low: float | None, high: float | None, sign: str = "") -> str:
     if low is None or high is None:
         return "–"
     return f"{100 * low:{sign}.1f} to {100 * high:{sign}.1f}"
-
-
-def probability(value: float) -> str:
-    """Say a p-value."""
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"

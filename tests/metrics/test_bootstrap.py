@@ -52,6 +52,32 @@ def test_the_draws_are_of_whole_patients():
     assert found.patient_mean == pytest.approx(np.mean([np.mean(group) for group in groups.values()]))
 
 
+def test_the_draws_are_of_trainings_too():
+    """Three trainings of the same slices: the draws are written out with loops, patients before trainings."""
+    rng = np.random.default_rng(5)
+    patients = [f"p{i}" for i in range(5) for _ in range(1 + i)]
+    values = rng.random((3, len(patients)))
+    draws = np.random.default_rng(8)
+    chosen = draws.integers(0, 5, (200, 5))
+    trainings = draws.multinomial(3, [1 / 3] * 3, 200)
+    means = []
+    for who, how_often in zip(chosen, trainings, strict=True):
+        rows = [row for row, times in zip(values, how_often, strict=True) for _ in range(times)]
+        drawn = [row[i] for row in rows for w in who for i in range(len(patients)) if patients[i] == f"p{w}"]
+        means.append(np.mean(drawn))
+    found = estimate(values, patients, seed=8, draws=200)
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])), abs=1e-12)
+    assert (found.mean, found.n) == (pytest.approx(values.mean()), len(patients))
+
+
+def test_trainings_that_differ_widen_the_interval_as_the_variance_of_their_means_says():
+    """Patients without any spread: all that is uncertain is the trainings' mean, of variance σ² / k."""
+    offsets = np.random.default_rng(6).normal(0, 0.1, 50)
+    found = estimate(np.repeat(offsets[:, None], 30, axis=1), [f"p{i}" for i in range(30)], seed=0, draws=20000)
+    half = 1.959964 * offsets.std() / math.sqrt(50)
+    assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.05)
+
+
 def test_the_seed_decides_and_the_order_does_not():
     values, patients = [0.1, 0.5, 0.9, 0.3, 0.2], ["a", "a", "b", "c", "d"]
     one, turned = estimate(values, patients, seed=4), estimate(values[::-1], patients[::-1], seed=4)

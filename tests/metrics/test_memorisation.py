@@ -44,6 +44,22 @@ def test_a_single_planted_copy_is_found_and_nothing_else(seed):
         assert training.patients[copies.nearest[30]] == training.patients[5]
 
 
+def test_a_patient_who_is_there_under_two_names_hides_no_copy():
+    """Identical slices of two “patients” would make nothing usual, and the limit 0."""
+    rng = np.random.default_rng(3)
+    training = draw(rng, 60)
+    slices = np.concatenate([training.slices, training.slices[:4]])
+    patients = [*training.patients, *["again"] * 4]
+    generated = draw(rng, 20).slices
+    generated[7] = training.slices[50]
+    copies = find_copies(generated, slices, patients)
+    assert np.flatnonzero(copies.suspected).tolist() == [7]
+    assert copies.shared == 8  # the four and their twins
+    assert find_copies(generated, *training).shared == 0
+    with pytest.raises(ValueError, match="every training slice is another patient's, too"):
+        find_copies(generated, np.zeros((6, D)), list("abcdef"))
+
+
 def test_slices_of_held_out_patients_and_blurred_ones_are_no_copies():
     rng = np.random.default_rng(0)
     training, heldout = draw(rng, 100), draw(rng, 60, "h")

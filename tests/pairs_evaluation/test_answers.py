@@ -55,8 +55,16 @@ def test_what_lies_in_the_range_of_real_patients_is_said_so():
 
 
 def test_masks_that_differ_are_named_the_worst_first():
-    assert answered(differ={"x": 0.2, "area": 0.5})["Are the masks"] == ["2 of 7 figures differ", "–", "area, x"]
-    assert answered()["Are the masks"][0] == "0 of 7 figures differ"
+    words = "2 of 7 figures differ: area (0.50), x (0.20)"
+    assert answered(differ={"x": 0.2, "area": 0.5})["Are the masks"] == ["0.50", "–", words]
+    assert answered()["Are the masks"] == ["0.10", "–", "no difference was found"]
+
+
+def test_masks_that_differ_no_more_than_real_ones_do_not_count():
+    """The test takes slices for independent, and finds differences between patients, too."""
+    real = [figure("ks", value, HELDOUT, "mask", name) for name, value in (("x", 0.3), ("area", 0.3))]
+    cells = answered(*real, differ={"x": 0.2, "area": 0.5})["Are the masks"]
+    assert cells == ["0.50", "0.30", "1 of 7 figures differ: area (0.50)"]
 
 
 def test_consistency_is_told_against_real_slices():
@@ -85,7 +93,7 @@ def test_copies_and_preference_are_told():
 
     assert memory(3, 0.01) == [
         ["3 of 40", "–", "look at the gallery below"],
-        ["95 %", "80 % expected", "more than by chance: it remembers (p = 0.010)"],
+        ["95 %", "80 % expected", "more than by chance: it remembers (p 0.010)"],
     ]
     assert memory(0, 0.3)[0][2] == "none is much nearer to one training patient"
-    assert memory(0, 0.3)[1][2] == "as chance would have it (p = 0.300)"
+    assert memory(0, 0.3)[1][2] == "as chance would have it (p 0.300)"

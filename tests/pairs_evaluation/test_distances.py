@@ -128,8 +128,9 @@ def test_chosen_patients_are_never_among_the_others(monkeypatch):
         name for name, count in zip("abcdefgh", (1, 2, 3, 4, 5, 3, 2, 4), strict=True) for _ in range(count)
     ]
     slices = np.arange(len(patients), dtype=np.float64)[:, None]
-    split_distances(slices, patients, 7, seed=0, splits=30)
+    _, others = split_distances(slices, patients, 7, seed=0, splits=30)
     assert len(seen) == 30
+    assert others == int(np.median([len(rest) for rest, _ in seen]))
     for rest, chosen in seen:
         assert len(chosen) == len(np.unique(chosen)) == 7
         owners = [{patients[int(i)] for i in side[:, 0]} for side in (rest, chosen)]
@@ -141,10 +142,14 @@ def test_chosen_patients_are_never_among_the_others(monkeypatch):
 
 def test_choices_that_leave_too_few_others_are_left_out():
     slices, patients = RNG.standard_normal((30, 3)), ["a"] * 10 + ["b"] * 20
-    assert len(split_distances(slices, patients, 10, seed=0)) == SPLITS
-    assert not len(split_distances(slices, patients, 12, seed=0))  # of b's or of a's and b's, none leaves twelve
+
+    def choices(n: int) -> int:
+        return len(split_distances(slices, patients, n, seed=0)[0])
+
+    assert choices(10) == SPLITS
+    assert not choices(12)  # of b's or of a's and b's, none leaves twelve
     patients = ["a"] * 10 + ["b"] * 15 + ["c"] * 5
-    assert 0 < len(split_distances(slices, patients, 12, seed=0)) < SPLITS  # b leaves fifteen, a and c none
+    assert 0 < choices(12) < SPLITS  # b leaves fifteen, a and c none
 
 
 def test_generated_slices_of_the_same_distribution_lie_among_the_choices():
@@ -155,6 +160,8 @@ def test_generated_slices_of_the_same_distribution_lie_among_the_choices():
         bounds = [find(near, f"frechet_{end}", "features", "slice", SPLIT).value for end in ("low", "high")]
         mean = find(near, "frechet", "features", "slice", SPLIT)
         assert bounds[0] < mean.value < bounds[1]
+        everyone = len(REAL) + (0 if heldout is None else len(heldout))
+        assert mean.n_real <= everyone - mean.n_generated
         assert mean.n_generated == find(near, "frechet", "features", "slice", EQUAL).n_generated
         assert 0.8 * bounds[0] < find(near, "frechet", "features", "slice", EQUAL).value < 1.2 * bounds[1]
         assert find(off, "frechet", "features", "slice", EQUAL).value > 2 * bounds[1]

@@ -15,7 +15,7 @@ from pig_monai.errors import PigError
 from pig_monai.pairs.given_masks import GivenMasks
 from pig_monai.pairs.rejection import NO_LIMITS
 from pig_monai.pairs.ways import slice_sampler
-from pig_monai.study.arms import arms
+from pig_monai.study.arms import Kind, arms
 from pig_monai.study.methods import METHODS
 from pig_monai.study.nodes import Node, nodes
 from pig_monai.study.settings import Study
@@ -84,9 +84,7 @@ def steps_taken(command: list[str]) -> int:
 
 
 @pytest.mark.parametrize("more", [{}, {"max_iterations": 7}])
-def test_real_slices_alone_are_trained_for_exactly_as_many_steps_as_with_the_most_pairs(
-    more, phantom_dataset, tmp_path
-):
+def test_real_slices_alone_are_trained_for_exactly_as_many_steps_as_with_pairs(more, phantom_dataset, tmp_path):
     segmentation = {"max_epochs": 2, "batch_size": 8, "image_size": 32, **more}
     given = study(phantom_dataset, tmp_path, num_pairs=[4, 21], segmentation=segmentation)
     sampler = slice_sampler(
@@ -96,25 +94,26 @@ def test_real_slices_alone_are_trained_for_exactly_as_many_steps_as_with_the_mos
     )
     generate(sampler, tmp_path / "fold_0/pairs/joint", NO_LIMITS, num_pairs=21)
     commands = {node.name: list(node.command) for node in nodes(given)}
-    (longer,) = (name for name in commands if "real-longer" in name and name.endswith("seed_0"))
-    taken = steps_taken(commands[longer])
-    assert taken == steps_taken(commands["fold_0/segmenters/joint-21/seed_0"])
-    assert f"fold_0/segmenters/real-longer-{taken}/seed_0" == longer
-    assert (taken == 7) == bool(more)  # 7 steps are no whole number of epochs
-    if more:
-        assert steps_taken(commands[longer]) == taken  # the same command again has nothing left to do
+    longer = {arm.as_long_as: arm.name for arm in arms(given, 0) if arm.kind == Kind.LONGER}
+    taken = {pairs: steps_taken(commands[f"fold_0/segmenters/joint-{pairs}/seed_0"]) for pairs in (4, 21)}
+    assert longer == {pairs: f"real-longer-{steps}" for pairs, steps in taken.items()}
+    for pairs, name in longer.items():
+        assert steps_taken(commands[f"fold_0/segmenters/{name}/seed_0"]) == taken[pairs]
+    assert (taken[4] == taken[21]) == bool(more)  # 7 steps are no whole number of epochs, and all that there are
+    if more:  # the same command again has nothing left to do
+        assert steps_taken(commands["fold_0/segmenters/real-longer-7/seed_0"]) == 7
 
 
-def test_more_pairs_take_another_longer_arm_and_leave_the_others_as_they_were(phantom_dataset, tmp_path):
+def test_more_pairs_take_a_longer_arm_of_their_own_and_leave_the_others_as_they_were(phantom_dataset, tmp_path):
     """A schedule that has ended is not trained on."""
     few, many = (nodes(study(phantom_dataset, tmp_path, num_pairs=n)) for n in ([4], [4, 100]))
     before, after = (
         {node.name: node.command for node in graph if "segmenters" in node.name} for graph in (few, many)
     )
-    gone = {name.split("/")[2] for name in set(before) - set(after)}
-    (only,) = gone
-    assert only.startswith("real-longer-")
-    assert all(before[name] == after[name] for name in set(before) & set(after))
+    added = {name.split("/")[2] for name in set(after) - set(before)}
+    (longer,) = added - {"joint-100"}
+    assert longer.startswith("real-longer-")
+    assert all(before[name] == after[name] for name in before)
 
 
 def test_a_segmentation_of_few_iterations_is_as_short_in_all_arms(phantom_dataset, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 
+import numpy as np
 import pytest
 
 from pig_monai.data.folder import read_datalist
@@ -13,16 +14,27 @@ from pig_monai.metrics.spread import Spread
 from pig_monai.pairs.rejection import NO_LIMITS
 from pig_monai.pairs.ways import slice_sampler
 from pig_monai.study.arms import Arm, Kind, arms
+from pig_monai.study.charts import COLOURS, dice_by_pairs, gains
+from pig_monai.study.methods import METHODS
 from pig_monai.study.report import in_short
 from pig_monai.study.results import RATE, ArmResult, MethodResult, Results, signed_rank
-from pig_monai.study.tables import table1_rows, table1_text, table2_rows, table2_text
+from pig_monai.study.tables import (
+    costs_table,
+    differences_table,
+    likeness_table,
+    overlaps_table,
+    pairing_table,
+    table1_rows,
+    table2_rows,
+)
 from tests.pairs.known import generate
 from tests.pairs.test_ways import SETTINGS
 from tests.pairs.toy import Mix, loaded
 from tests.study.known import study, write_evaluation, write_quality, write_training
 
-PATIENTS = {f"s{i}": f"p{i // 2}" for i in range(12)}
-"""Six patients of two slices each."""
+OWNERS = [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 5, 5, 5, 5]
+PATIENTS = {f"s{i}": f"p{owner}" for i, owner in enumerate(OWNERS)}
+"""Five patients of two slices each, and one of six: means over slices and over patients differ."""
 
 DICE = {0: {name: 0.05 * i for i, name in enumerate(PATIENTS)}, 1: {name: 0.305 for name in PATIENTS}}
 """Of the baseline, by seed."""
@@ -34,7 +46,7 @@ def given(phantom_dataset, tmp_path):
     one = study(phantom_dataset, tmp_path, seeds=[0, 1], num_pairs=[4, 104])
     for arm in arms(one, 0):
         for seed, dice in DICE.items():
-            more = {name: gain(arm, i // 2) for i, name in enumerate(dice)}
+            more = {name: gain(arm, owner) for name, owner in zip(dice, OWNERS, strict=True)}
             folder = tmp_path / f"fold_0/segmenters/{arm.name}/seed_{seed}"
             write_evaluation(
                 folder, {name: value + more[name] for name, value in dice.items()}, PATIENTS, arm.pairs
@@ -55,38 +67,79 @@ def test_dice_is_the_mean_of_the_runs_and_its_interval_of_the_patients(given):
     assert real["dice"] == pytest.approx(statistics.fmean(means))
     assert real["dice_sd"] == pytest.approx(statistics.stdev(means))
     assert real["iou"] == pytest.approx(real["dice"] / 2)
-    both = [statistics.fmean((DICE[0][name], DICE[1][name])) for name in PATIENTS]
+    both = np.array([list(DICE[0].values()), list(DICE[1].values())])
     independent = estimate(both, list(PATIENTS.values()), seed=0)
     assert (real["dice_low"], real["dice_high"]) == (independent.low, independent.high)
-    assert (real["slices"], real["patients"], real["seeds"]) == (12, 6, 2)
+    assert (real["slices"], real["patients"], real["seeds"]) == (16, 6, 2)
 
 
 def test_the_difference_is_paired_and_its_test_exact(given):
     found = {arm.name: difference for arm, difference in Results.read(given).against_real.items()}
     joint = found["joint-4"]
-    assert joint.of.mean == pytest.approx(0.15)
-    assert 0.1 <= joint.of.low <= 0.15 <= joint.of.high <= 0.2
+    assert joint.of.patient_mean == pytest.approx(0.15)  # of 0.10, 0.12, … 0.20, each patient once
+    assert joint.of.mean == pytest.approx((2 * (0.10 + 0.12 + 0.14 + 0.16 + 0.18) + 6 * 0.20) / 16)
+    assert 0.1 <= joint.of.patient_low <= 0.15 <= joint.of.patient_high <= 0.2
     assert joint.p_value == pytest.approx(2 / 2**6)  # all six patients gain: one of 2⁶ signs, two-sided
-    assert joint.p_holm == pytest.approx(4 * 2 / 2**6)  # of four arms, the least p
+    assert joint.p_holm == pytest.approx(5 * 2 / 2**6)  # of five arms, the least p
     plain = found["real-plain"]
-    assert (plain.of.mean, plain.p_value, plain.p_holm) == (0, 1, 1)
+    assert (plain.of.patient_mean, plain.p_value, plain.p_holm) == (0, 1, 1)
+
+
+def test_the_sign_of_a_difference_is_that_of_what_was_tested(phantom_dataset, tmp_path):
+    """15 patients of two slices gain, one of sixty loses: by slices a loss, by patients a gain, which p is of."""
+    one = study(phantom_dataset, tmp_path, num_pairs=[4])
+    owners = [f"p{i}" for i in range(15) for _ in range(2)] + ["many"] * 60
+    patients = {f"s{i}": owner for i, owner in enumerate(owners)}
+    with_pairs = {name: 0.38 if owner == "many" else 0.53 for name, owner in patients.items()}
+    for arm in arms(one, 0):
+        dice = with_pairs if arm.pairs else dict.fromkeys(patients, 0.5)
+        write_evaluation(tmp_path / f"fold_0/segmenters/{arm.name}/seed_0", dice, patients, arm.pairs)
+    rows = table2_rows(Results.read(one))
+    pairs = rows[-1]
+    assert pairs["longer_difference"] == pytest.approx((15 * 0.03 - 0.12) / 16)
+    assert pairs["longer_difference_p"] < 0.05
+    assert pairs["dice"] < 0.5
+    assert list(in_short(rows))[-1].endswith("corrected for 1 comparisons): more.")
+
+
+def test_folds_count_by_their_slices(phantom_dataset, tmp_path):
+    """A Dice of 0.2 on three slices and of 0.6 on one is 0.3: the mean that its interval is of."""
+    folds = sorted({entry["fold"] for entry in read_datalist(phantom_dataset)["training"]} - {-1})[:2]
+    one = study(phantom_dataset, tmp_path, folds=folds)
+    for fold, dice in zip(folds, ({"a": 0.2, "b": 0.2, "c": 0.2}, {"d": 0.6}), strict=True):
+        for arm in arms(one, fold):
+            folder = tmp_path / f"fold_{fold}/segmenters/{arm.name}/seed_0"
+            write_evaluation(folder, dice, {name: f"p{name}" for name in dice}, arm.pairs)
+    assert table2_rows(Results.read(one))[0]["dice"] == pytest.approx(0.3)
+
+
+def test_methods_are_compared_with_as_many_pairs_of_pig(phantom_dataset, tmp_path):
+    one = study(phantom_dataset, tmp_path, methods=["PIG", "joint"], num_pairs=[4, 104])
+    more = {"PIG-4": 0.02, "PIG-104": 0.05, "joint-4": 0.01, "joint-104": 0.08}
+    for arm in arms(one, 0):
+        dice = {name: 0.3 + more.get(arm.name, 0.0) for name in PATIENTS}
+        write_evaluation(tmp_path / f"fold_0/segmenters/{arm.name}/seed_0", dice, PATIENTS, arm.pairs)
+    found = {arm.name: difference for arm, difference in Results.read(one).against_pig.items()}
+    means = {name: difference.of.patient_mean for name, difference in found.items()}
+    assert means == pytest.approx({"joint-4": -0.01, "joint-104": 0.03})
+    assert [difference.p_holm for difference in found.values()] == pytest.approx([2 * 2 / 2**6] * 2)
+    sentences = list(in_short(table2_rows(Results.read(one))))
+    assert sentences[-1] == "No method was shown to differ from PIG (2 comparisons)."
 
 
 def test_pairs_are_compared_with_real_slices_trained_as_long_in_a_family_of_their_own(given):
     found = {arm.name: difference for arm, difference in Results.read(given).against_longer.items()}
     assert set(found) == {"joint-4", "joint-104"}
-    assert found["joint-4"].of.mean == pytest.approx(0.1)  # 0.15 by the pairs, of which 0.05 are the steps'
+    assert found["joint-4"].of.patient_mean == pytest.approx(0.1)  # 0.05 less: the steps'
     assert found["joint-4"].p_holm == pytest.approx(2 * 2 / 2**6)  # of two arms, not of four
-    assert found["joint-104"].of.mean == pytest.approx(0)
+    assert found["joint-104"].of.patient_mean == pytest.approx(0)
     assert found["joint-104"].p_holm == 1
 
 
 def test_a_segmenter_that_was_trained_with_another_number_of_pairs_is_refused(given):
     path = given.output / "fold_0/segmenters/joint-4/seed_1/model.json"
     path.write_text('{"pairs": 3}')
-    with pytest.raises(
-        PigError, match=r"model\.json says that 3 pairs were trained with, not 4; remove that folder"
-    ):
+    with pytest.raises(PigError, match=r"3 pairs were trained with, not 4; remove .*\.marks/.*seed_1\.done"):
         table2_rows(Results.read(given))
 
 
@@ -102,6 +155,13 @@ def test_arms_on_other_slices_are_not_compared(given):
         rows["joint-4"].minus(rows["real"])
 
 
+def test_two_slices_of_one_name_are_not_taken_for_one(given):
+    folder = given.output / "fold_0/segmenters/real/seed_0/evaluation/metrics.csv"
+    folder.write_text(folder.read_text().replace("s3,", "s2,"))
+    with pytest.raises(PigError, match="has several slices of one name"):
+        table2_rows(Results.read(given))
+
+
 def test_a_study_that_is_not_finished_says_what_is_missing(phantom_dataset, tmp_path):
     with pytest.raises(PigError, match=r"model\.json does not exist; let the study finish"):
         table2_rows(Results.read(study(phantom_dataset, tmp_path)))
@@ -109,31 +169,50 @@ def test_a_study_that_is_not_finished_says_what_is_missing(phantom_dataset, tmp_
 
 def test_the_tables_say_what_was_found(given):
     rows = table2_rows(Results.read(given))
-    head, body = table2_text(rows)
+    head, body = differences_table(rows)
     joint = dict(zip(head, next(row for row in body if row[0] == "real + 4 joint"), strict=True))
-    assert (joint["against real"], joint["against longer"]) == ("+15.0", "+10.0")
+    assert joint["against real"].startswith("+15.0 (+1")
+    assert joint["against longer"].startswith("+10.0 (+")
     assert (joint["against real: p"], joint["against longer: p (Holm)"]) == ("0.031", "0.062")
-    longer = dict(zip(head, next(row for row in body if "as long as" in row[0]), strict=True))
-    assert (longer["against real"], longer["against longer"]) == ("+5.0", "–")
+    assert "against PIG" not in head  # it is not in the study
+    longer = dict(zip(head, next(row for row in body if "as long as with 4 " in row[0]), strict=True))
+    assert (longer["against real"], longer["against longer"]) == ("+5.0 (+5.0 to +5.0)", "–")
+    assert "real" not in [row[0] for row in body]  # it is what the others are compared with
+    head, body = overlaps_table(rows)
+    real = dict(zip(head, next(row for row in body if row[0] == "real"), strict=True))
+    assert real["Dice, %"] == "34.0 ± 4.9"
 
 
 def test_in_short_judges_pairs_beyond_the_steps_and_names_every_number_of_them(given):
     """All six patients gain and the interval leaves 0 out, and still: p is 0.062 after the correction."""
     rows = table2_rows(Results.read(given))
     sentences = list(in_short(rows))
-    assert sentences[0].startswith("Real slices alone: Dice 29.0 % on 12 held-out slices of 6 patients")
-    assert sentences[1].endswith("34.0 %, +5.0 points. What pairs give beyond that is theirs.")
-    assert len(sentences) == 4
-    least, most = sentences[2:]
+    assert sentences[0].startswith("Real slices alone: Dice 34.0 % on 16 held-out slices of 6 patients")
+    assert sentences[2].endswith("as with 104 pairs: 39.0 %. What pairs give beyond that is theirs.")
+    assert len(sentences) == 5
+    least, most = sentences[3:]
     assert least.startswith(
-        "joint, with 4 pairs: 44.0 %, +10.0 points against real slices trained as long (95 % CI +"
+        "joint, with 4 pairs: 50.2 %, +10.0 points against real slices trained as long (95 % CI +"
     )
-    assert least.endswith("; p 0.062, corrected for the number of arms, 2): no difference was shown.")
-    assert most.startswith("joint, with 104 pairs: 34.0 %, +0.0 points")
+    assert least.endswith("; p 0.062, corrected for 2 comparisons): no difference was shown.")
+    assert most.startswith("joint, with 104 pairs: 39.0 %, +0.0 points")
     certain = [row | {"longer_difference_p_holm": 0.04} for row in rows]
-    assert list(in_short(certain))[2].endswith("): more than the steps alone.")
+    assert list(in_short(certain))[3].endswith("): more.")
     worse = [row | {"longer_difference": -0.1} for row in certain if row["kind"] == "pairs"]
-    assert list(in_short([*rows[:3], *worse]))[-1].endswith("): less than the steps alone.")
+    assert list(in_short([*rows[:4], *worse]))[-1].endswith("): less.")
+
+
+def test_charts_show_each_arm_in_its_methods_colour(given):
+    rows = table2_rows(Results.read(given))
+    drawn = gains(rows)
+    assert drawn.count("<circle") == 2
+    assert ">4 joint: +10.00 (+" in drawn
+    assert COLOURS["joint"] in drawn
+    assert len(set(COLOURS.values())) == len(METHODS)
+    lines = dice_by_pairs(rows)
+    assert "as long, no pairs: 104, 39" in lines
+    assert "joint: 4, 50.2" in lines
+    assert dice_by_pairs([row for row in rows if row["pairs"] != 104]) == ""  # one number makes no line
 
 
 def figure(sample: str, value: float | None, n: int = 3, features: str = "texture") -> dict[str, object]:
@@ -162,6 +241,19 @@ def test_quality_is_of_as_many_slices_as_are_held_out(phantom_dataset, tmp_path)
     assert result.figure(("kernel", "texture", "slice")).mean is None
 
 
+def test_a_fold_that_holds_out_too_few_has_no_distances(phantom_dataset, tmp_path):
+    """Those of all generated slices would be others, and are not to be averaged with those of equal numbers."""
+    folds = sorted({entry["fold"] for entry in read_datalist(phantom_dataset)["training"]})[:2]
+    one = study(phantom_dataset, tmp_path, folds=folds)
+    whole = [figure("generated", 100.0, 9), figure("generated_equal", 3.0), figure("heldout", 2.0)]
+    write_quality(tmp_path / f"fold_{folds[0]}/quality/joint", whole)
+    write_quality(
+        tmp_path / f"fold_{folds[1]}/quality/joint", [figure("generated", 100.0, 9), figure("heldout", None)]
+    )
+    found = MethodResult(one, one.chosen[0]).figure(("frechet", "texture", "slice"))
+    assert (found.values, found.mean) == ([3.0, None], 3.0)
+
+
 def test_costs_are_of_all_trainings_and_of_accepted_pairs(phantom_dataset, tmp_path):
     """A guider of 60 steps and a generator of 90; two candidates out of three were accepted."""
     one = study(phantom_dataset, tmp_path, methods=["PIG"])
@@ -178,7 +270,7 @@ def test_costs_are_of_all_trainings_and_of_accepted_pairs(phantom_dataset, tmp_p
     said = "4 pairs of 6 candidates in X; 9.000 s a candidate\n8 pairs of 12 candidates in X; 0.500 s a candidate"
     (tmp_path / "logs/fold_0/pairs/PIG.log").write_text(said)
     (row,) = table1_rows(Results.read(one))
-    assert (row["parameters"], row["iterations"]) == (18, 90)
+    assert (row["parameters"], row["iterations"], row["trainings"]) == (18, 90, 2)
     assert row["training_minutes"] == pytest.approx(110 / 60)
     assert row["seconds_a_slice"] == pytest.approx(0.75)
     assert row["accepted"] == pytest.approx(2 / 3)
@@ -201,6 +293,7 @@ def test_what_was_refused_is_a_dash():
         "slices": 4.0,
         "slices_of_distances": 3.0,
         "iterations": 5,
+        "trainings": 1,
         "training_minutes": None,
         "seconds_a_slice": 0.25,
         "consistency": 0.5,
@@ -215,15 +308,15 @@ def test_what_was_refused_is_a_dash():
         "frechet_segmenter",
         "kernel_texture",
     ]
-    names += ["precision_texture", "recall_texture", "coverage_texture", "copies"]
-    head, body = table1_text([row | dict.fromkeys(names)])
-    shown = dict(zip(head, body[0], strict=True))
-    assert "Fréchet, Inception" not in shown
-    assert (shown["training, min"], shown["s a slice"], shown["pair consistency (Dice, %)"]) == (
-        "–",
-        "0.25",
-        "50.0",
-    )
+    names += ["precision_texture", "recall_texture", "coverage_texture", "copies", "hits", "lesions", "training_p"]
+    rows = [row | dict.fromkeys(names) | {"frechet_texture": 3.0}]
+    head, body = likeness_table(rows)
+    assert head == ["method", "Fréchet, texture"]
+    assert body == [["joint", "3"], ["real, held out", "–"], ["real, any patients", "–"]]
+    head, body = pairing_table(rows)
+    assert (head, body[0]) == (["method", "consistency, Dice, %"], ["joint", "50.0"])
+    shown = dict(zip(costs_table(rows).head, costs_table(rows).rows[0], strict=True))
+    assert (shown["training, min"], shown["s a slice"]) == ("–", "0.25")
 
 
 def test_a_spread_of_one_value_has_no_deviation():

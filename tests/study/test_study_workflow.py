@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from pig_monai.errors import PigError
 from pig_monai.files import read_rows
 from pig_monai.study.nodes import nodes
 from pig_monai.study.settings import Study
@@ -112,7 +113,8 @@ def test_the_report_shows_every_part(study):
     parts = ("In short", "Which pairs help a segmenter", "What the slices are like", "Pictures", "How it was done")
     for part in parts:
         assert f"<h2>{part}</h2>" in page
-    assert "joint: one slice from noise to the end." in page
+    assert "joint: its estimates of the clean mask (above) and slice (below)" in page
+    assert "<h3>Real, held out</h3>" in page
     assert "drawn anatomy" in page
     assert "Note: one generator training a method and fold" in page
     assert str(study) not in page
@@ -140,6 +142,20 @@ def test_a_method_is_added_where_nobody_recorded_what_ran(study, phantom_dataset
     assert "rule report:" in told or "localrule report:" in told
     assert "fold_0_networks_generator:" in told
     assert "fold_0_networks_generator_condition_joint:" not in told
+
+
+def test_another_budget_is_refused_and_other_methods_are_not(study, phantom_dataset):
+    """A finished segmenter would stay as it is, and be reported as of the new settings."""
+    recorded = study / OUTPUT / "study.json"
+    given = {**settings(phantom_dataset), "output": str(study / OUTPUT)}
+    Study.read({**given, "methods": ["joint", "PIG"], "num_pairs": [4, 8], "seeds": [0, 1]}).check_unchanged(
+        recorded
+    )
+    with pytest.raises(PigError, match=r"segmentation is .*'max_epochs': 2.* was made with .*'max_epochs': 1"):
+        Study.read({**given, "segmentation": {"image_size": 32, "max_epochs": 2}}).check_unchanged(recorded)
+    Study.read({**given, "seed": 5}).check_unchanged(study / "no study yet.json")
+    with pytest.raises(PigError, match=r"seed is 5, but .* take another output"):
+        Study.read({**given, "seed": 5}).check_unchanged(recorded)
 
 
 def test_pairs_that_know_the_held_out_patients_are_refused(study, phantom_dataset, tmp_path):
