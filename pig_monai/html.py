@@ -25,14 +25,16 @@ details { margin: 0.6em 0; border-left: 3px solid #ddd; padding-left: 0.8em } su
 .figures figure { margin: 0; break-inside: avoid } .figures img { width: 100%; image-rendering: auto }
 .figures figcaption { font-size: 12px; line-height: 1.3 }
 .number td:not(:first-child), .number th:not(:first-child) { text-align: right }
-.number { display: block; overflow-x: auto } .number td:not(:first-child) { white-space: nowrap }
+.number { display: block; overflow-x: auto; border-collapse: separate; border-spacing: 0 }
+.number td:not(:first-child) { white-space: nowrap }
 .number td, .number th { padding-right: 0; padding-left: 0.9em } .number th { vertical-align: bottom }
 .number td:first-child, .number th:first-child { position: sticky; left: 0; background: #fff; padding-left: 0 }
 .wide { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 440px), 1fr)); gap: 10px }
 .wide figure { margin: 0 } .wide img { width: 100% } .wide figcaption { font-size: 12px; line-height: 1.3 }
 svg { max-width: 100%; height: auto }
 @media (max-width: 700px) {
-  table { display: block; overflow-x: auto } th, td { padding-right: 0.8em } td { overflow-wrap: anywhere }
+  table { display: block; overflow-x: auto } th, td { padding-right: 0.8em }
+  td:not(:first-child) { overflow-wrap: anywhere }
   figure { overflow-x: auto } svg { min-width: 340px } body > figure img { max-width: none }
   .number td:first-child, .number th:first-child { max-width: 8em; overflow-wrap: normal }
 }

@@ -95,6 +95,14 @@ ABOUT_GALLERY = (
 )
 
 
+_STRIP = {
+    Masks.NONE: "its estimates of the clean slice",
+    Masks.GIVEN: "the given mask (above) and its estimates of the clean slice (below)",
+    Masks.MADE: "its estimates of the clean mask (above) and slice (below)",
+}
+"""What a film strip shows."""
+
+
 def report_page(results: Results, table1: Sequence[Row], table2: Sequence[Row]) -> str:
     """Return the page.
 
@@ -238,11 +246,10 @@ def _pictures(one: MethodResult) -> list[str]:
     tiles = [_tile(folder, entry) for entry in entries]
     outlined = "slices" if one.method.masks == Masks.NONE else f"slices, masks ({one.method.masks.value}) outlined"
     strip = Image.open(folder / "film_strip.png").convert("RGB")
-    shown = "the clean mask (above) and slice (below)" if one.method.masks == Masks.MADE else "the clean slice"
     return [
         f"<h3>{one.method.name}</h3>",
         picture(lay_out(tiles, columns=8), f"{one.method.name}: {outlined}."),
-        picture(strip, f"{one.method.name}: its estimates of {shown}, from the first step to the last."),
+        picture(strip, f"{one.method.name}: {_STRIP[one.method.masks]}, from the first step to the last."),
     ]
 
 
