@@ -94,7 +94,7 @@ phantom-weights: install  ## train the bundle's phantom weights anew (an hour on
 	$(PY) data_prep/dicom_to_slices.py --input $(WEIGHTS)/phantom/dicom --masks $(WEIGHTS)/phantom/masks \
 		--output $(WEIGHTS)/dataset
 	$(BUNDLE) training $(TRAIN_GUIDER) --dataset_dir $(WEIGHTS)/dataset --output_dir $(WEIGHTS)/guider \
-		--fold -1 --max_iterations 3000
+		--fold -1 --max_iterations 3000 --prediction v
 	$(BUNDLE) training $(TRAIN_GENERATOR) --dataset_dir $(WEIGHTS)/dataset --output_dir $(WEIGHTS)/generator \
 		--fold -1 --max_iterations 3000
 	$(PY) data_prep/dicom_to_slices.py --input $(WEIGHTS)/phantom/dicom --masks $(WEIGHTS)/phantom/masks \

@@ -171,6 +171,26 @@ def to_device(network: nn.Module, device: torch.device | str) -> nn.Module:
     return network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
+def training_prediction(prediction: str | None, role: str, default: str, **ckpts: str | Path | None) -> str:
+    """Return what a training's network predicts: what is asked for, or what the weights do that it starts from.
+
+    Args:
+        prediction: as given; None where nothing was.
+        role: ``guider`` or ``generator``.
+        default: of fresh weights.
+        ckpts: by id, weights or run folders to start from; None for none. The first that there is decides.
+
+    Raises:
+        PigError: see `load_weights`.
+    """
+    if prediction is not None:
+        return prediction
+    for name, ckpt in ckpts.items():
+        if ckpt is not None:
+            return str(load_weights(ckpt, role, name)[1]["prediction"])
+    return default
+
+
 def initial_network(
     network: nn.Module,
     init_ckpt: str | Path | None,

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from pig_monai.checkpoint import REQUIRED_META, REQUIRED_OF_ROLE, initial_network, load_weights, save_weights
+from pig_monai.checkpoint import (
+    REQUIRED_META,
+    REQUIRED_OF_ROLE,
+    initial_network,
+    load_weights,
+    save_weights,
+    training_prediction,
+)
 from pig_monai.denoisers import check_pair, load_denoiser
 from pig_monai.diffusion.schedule import NoiseSchedule
 from pig_monai.errors import PigError
@@ -186,6 +193,18 @@ def test_weights_of_another_prediction_or_noise_are_refused(start):
         initial_network(unet([8, 16]), folder, "guider", "cpu", HELD_OUT, "v", NoiseSchedule(beta_end=0.03))
     with pytest.raises(PigError, match=r"init_ckpt .* is the folder of|init_ckpt .* holds a guider"):
         initial_network(unet([8, 16]), folder / "model_guider.pt", "generator", "cpu", HELD_OUT)
+
+
+def test_a_training_predicts_what_the_weights_it_starts_from_did(start):
+    """The bundle's weights and those of former versions go on as they were, whatever fresh ones would predict."""
+    folder, _ = start  # of v
+    fresh = training_prediction(None, "guider", "sample", init_ckpt=None)
+    assert fresh == "sample"
+    assert training_prediction(None, "guider", "sample", init_ckpt=folder) == "v"
+    assert training_prediction(None, "guider", "sample", base_ckpt=None, init_ckpt=folder) == "v"
+    assert training_prediction("epsilon", "guider", "sample", init_ckpt=folder) == "epsilon"
+    with pytest.raises(PigError, match=r"base_ckpt nowhere does not exist"):
+        training_prediction(None, "generator", "v", init_ckpt=None, base_ckpt="nowhere")
 
 
 def test_weights_that_have_learnt_from_the_heldout_fold_are_refused(start, capsys):
