@@ -26,7 +26,7 @@ import torch
 from torch import nn
 
 import pig_monai
-from pig_monai.diffusion.schedule import Schedule
+from pig_monai.diffusion.schedule import Prediction, Schedule
 from pig_monai.errors import PigError
 from pig_monai.files import read_json, save_torch, sha256
 from pig_monai.heldout import HeldOut
@@ -171,13 +171,17 @@ def to_device(network: nn.Module, device: torch.device | str) -> nn.Module:
     return network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def training_prediction(prediction: str | None, role: str, default: str, **ckpts: str | Path | None) -> str:
-    """Return what a training's network predicts: what is asked for, or what the weights do that it starts from.
+FRESH_PREDICTION: Prediction = "sample"
+"""What networks predict that start from fresh weights and are not told. ε and v contain the noise, which shows in
+slices and masks until trainings are long (docs/generators.md has figures)."""
+
+
+def training_prediction(prediction: str | None, role: str, **ckpts: str | Path | None) -> str:
+    """Return what a training's network predicts: what is asked for, or what the weights that it starts from do.
 
     Args:
         prediction: as given; None where nothing was.
         role: ``guider`` or ``generator``.
-        default: of fresh weights.
         ckpts: by id, weights or run folders to start from; None for none. The first that there is decides.
 
     Raises:
@@ -188,7 +192,7 @@ def training_prediction(prediction: str | None, role: str, default: str, **ckpts
     for name, ckpt in ckpts.items():
         if ckpt is not None:
             return str(load_weights(ckpt, role, name)[1]["prediction"])
-    return default
+    return FRESH_PREDICTION
 
 
 def initial_network(

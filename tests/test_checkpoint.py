@@ -198,13 +198,13 @@ def test_weights_of_another_prediction_or_noise_are_refused(start):
 def test_a_training_predicts_what_the_weights_it_starts_from_did(start):
     """The bundle's weights and those of former versions go on as they were, whatever fresh ones would predict."""
     folder, _ = start  # of v
-    fresh = training_prediction(None, "guider", "sample", init_ckpt=None)
+    fresh = training_prediction(None, "guider", init_ckpt=None)
     assert fresh == "sample"
-    assert training_prediction(None, "guider", "sample", init_ckpt=folder) == "v"
-    assert training_prediction(None, "guider", "sample", base_ckpt=None, init_ckpt=folder) == "v"
-    assert training_prediction("epsilon", "guider", "sample", init_ckpt=folder) == "epsilon"
+    assert training_prediction(None, "guider", init_ckpt=folder) == "v"
+    assert training_prediction(None, "guider", base_ckpt=None, init_ckpt=folder) == "v"
+    assert training_prediction("epsilon", "guider", init_ckpt=folder) == "epsilon"
     with pytest.raises(PigError, match=r"base_ckpt nowhere does not exist"):
-        training_prediction(None, "generator", "v", init_ckpt=None, base_ckpt="nowhere")
+        training_prediction(None, "generator", init_ckpt=None, base_ckpt="nowhere")
 
 
 def test_weights_that_have_learnt_from_the_heldout_fold_are_refused(start, capsys):
