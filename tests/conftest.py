@@ -67,9 +67,12 @@ def phantom_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(phantom_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with guider/ and generator/, each trained for three iterations by the runner's command."""
+    """A folder with guider/ and generator/, each trained for three iterations by the runner's command.
+
+    They predict v: a net that predicts the sample and knows nothing says that there is no lesion anywhere.
+    """
     folder = tmp_path_factory.mktemp("trained")
-    common = {**TINY, "dataset_dir": phantom_dataset, "max_iterations": 3}
+    common = {**TINY, "dataset_dir": phantom_dataset, "max_iterations": 3, "prediction": "v"}
     guider = run_bundle("training", "configs/train_guider.yaml", output_dir=folder / "guider", **common)
     assert guider.returncode == 0, guider.stderr
     generator = run_bundle("training", "configs/train_generator.yaml", output_dir=folder / "generator", **common)

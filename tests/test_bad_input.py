@@ -227,7 +227,7 @@ def test_weights_to_start_from_are_named_by_their_own_id(trained, phantom_datase
     result = train(phantom_dataset, tmp_path / "run", init_ckpt=tmp_path / "absent.pt")
     assert_one_line(result, f"init_ckpt {tmp_path / 'absent.pt'} does not exist; ")
     result = train(phantom_dataset, tmp_path / "run", init_ckpt=trained / "guider", prediction="epsilon")
-    assert_one_line(result, f"init_ckpt {trained / 'guider'} was trained with prediction = sample, and this")
+    assert_one_line(result, f"init_ckpt {trained / 'guider'} was trained with prediction = v, and this")
 
 
 def test_a_training_goes_on_at_another_size_with_another_network(scrambled, phantom_dataset, tmp_path):

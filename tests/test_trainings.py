@@ -181,7 +181,9 @@ def test_without_a_fold_nothing_is_validated_and_training_slices_are_shown(phant
 
 
 def test_a_generators_previews_are_made_with_its_guider(guider, phantom_dataset, tmp_path):
-    ids = {"guider_ckpt": guider[0], "max_iterations": 4, "output_dir": tmp_path / "generator"}
+    # of v: it shows its noise, and the mask's, after four iterations
+    own = {"guider_ckpt": guider[0], "output_dir": tmp_path / "generator", "prediction": "v"}
+    ids = {**own, "max_iterations": 4}
     result = run_bundle("training", "configs/train_generator.yaml", dataset_dir=phantom_dataset, **QUICK, **ids)
     assert result.returncode == 0, result.stderr
     heldout = heldout_entries(phantom_dataset, 0)

@@ -167,7 +167,7 @@ def test_pairs_are_as_many_as_the_largest_arm_or_the_evaluation_needs(phantom_da
     ("settings", "said"),
     [
         ({"folds": [7]}, "has no fold 7"),
-        ({"methods": ["PIG", "PIG"]}, "each thing once"),
+        ({"methods": ["PIG", "PIG"]}, "give a list of at least one thing, each once"),
         ({"training": {"condition": "none"}}, "training#condition is for the study or a method to say"),
         ({"training": {"lerning_rate": 1}}, "training#lerning_rate is no id"),
         ({"presets": {"pixels": "no", "latents": "maisi_demo"}}, "presets#pixels is 'no'"),
