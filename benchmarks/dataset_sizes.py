@@ -40,7 +40,7 @@ def train(role: str, dataset: Path, run: Path, iterations: int) -> None:
     """Run the bundle's training at 32 × 32."""
     run_bundle(
         "training", [f"train_{role}.yaml", "presets/demo.yaml"], run, dataset_dir=dataset, image_size=SIZE,
-        max_iterations=iterations, preview_interval=0, checkpoint_interval=100,
+        max_iterations=iterations, preview_interval=0, checkpoint_interval=100, prediction="v",
     )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from common import LEVELS, config_ids, print_table
 from pig_monai.autoencoder.latents import Autoencoder
 from pig_monai.autoencoder.networks import autoencoder_kl
 from pig_monai.bundle import default_amp
+from pig_monai.checkpoint import FRESH_PREDICTION
 from pig_monai.cli import run_command
 from pig_monai.diffusion.noise import PairNoise
 from pig_monai.diffusion.sampling import Denoiser, sample_pairs
@@ -58,8 +59,8 @@ def denoiser(ids: dict, generator: str, channels: int, condition: int) -> Denois
     levels = {name: ids[name] for name in LEVELS}
     network = diffusion_network(generator, **levels, image_channels=channels, condition_channels=condition)
     network = network.eval().to(memory_format=torch.channels_last)
-    schedule = make_schedule(ids["prediction"])
-    return Denoiser(network, schedule, ids["prediction"], amp=default_amp("cpu"))
+    prediction = ids["prediction"] or FRESH_PREDICTION
+    return Denoiser(network, make_schedule(prediction), prediction, amp=default_amp("cpu"))
 
 
 def one(*, name: str, image_size: int, steps: int) -> None:

@@ -56,7 +56,7 @@ def train(folder: Path, data: Path, masks: Path, sizes: dict[str, Any], iteratio
     }  # fmt: skip
     base = run_bundle(
         "training", ["train_generator.yaml"], folder / "base", **common, **levels,
-        condition="none", learn_from="all", max_iterations=iterations["base"],
+        condition="none", learn_from="all", max_iterations=iterations["base"], prediction="v",
     )  # fmt: skip
     branch = run_bundle(
         "training", ["train_generator.yaml"], folder / "branch", **common, **levels,

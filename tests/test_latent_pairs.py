@@ -90,6 +90,7 @@ def latent(phantom_dataset, tmp_path_factory):
     own = {**common, "generator": "maisi", "learning_rate": 0.01}
     unlabelled = {**own, "dataset_dir": without_labels(phantom_dataset, folder / "unlabelled")}
     run("train_generator", folder / "base", condition="none", learn_from="all", **unlabelled)
+    del own["prediction"]  # a branch predicts what its base does
     run("train_generator", folder / "generator", base_ckpt=folder / "base", **own)
     (folder / "sha256").write_text(sha256(autoencoder))
     autoencoder.unlink()
@@ -120,8 +121,9 @@ def test_checkpoints_say_which_latents_and_the_generator_brings_its_autoencoder(
 
 
 def test_the_base_stays_as_it_was_and_the_branch_learns(latent):
-    base, _ = load_weights(latent / "base", "generator")
+    base, of_base = load_weights(latent / "base", "generator")
     trained, meta = load_weights(latent / "generator", "generator")
+    assert of_base["prediction"] == meta["prediction"] == "v"  # not the default of fresh weights
     for name, value in base.items():
         assert torch.equal(trained[name], value), name
     branch = {name: value for name, value in trained.items() if name not in base}

@@ -46,7 +46,7 @@ from pig_monai.study.settings import Study
 PYTHON = str(config.get("python", sys.executable))
 try:
     STUDY = Study.read(config)
-    STUDY.check_unchanged(STUDY.output / layout.STUDY)
+    STUDY.check_unchanged()
     NODES = nodes(STUDY, PYTHON)
 except PigError as error:
     raise WorkflowError(str(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TypeVar
@@ -64,9 +65,10 @@ def estimate(
 ) -> Estimate:
     """Return the mean of ``values`` and its 95 % percentile interval of a bootstrap over patients.
 
-    Each draw takes as many patients as there are, with replacement, and all values of each; where there are
-    several trainings, as many of these, too. For the difference of two models give the slices' differences: the
-    draws are then paired.
+    Each draw takes as many patients as there are, with replacement, and all values of each. Where there are
+    several trainings, it takes as many of these, too, and their deviations from their mean are widened by
+    √(k / (k − 1)): drawing alone would lose a part of the variance of the few that there are. For the difference of
+    two models give the slices' differences: the draws are then paired.
 
     Args:
         values: one a slice, or one a lesion (n,); NaN is left out. Of several trainings a row each, (k, n).
@@ -115,7 +117,10 @@ def _intervals(sums: np.ndarray, counts: np.ndarray, seed: int, draws: int) -> t
     trainings = len(sums)
     rng = np.random.default_rng(seed)
     chosen = rng.integers(0, len(counts), (draws, len(counts)))
-    drawn = rng.multinomial(trainings, [1 / trainings] * trainings, draws) @ sums / trainings  # (draws, patients)
+    mean = sums.mean(axis=0)
+    often = rng.multinomial(trainings, [1 / trainings] * trainings, draws)
+    widened = math.sqrt(trainings / max(trainings - 1, 1))
+    drawn = mean + widened * (often @ (sums - mean)) / trainings  # (draws, patients)
     of_chosen = np.take_along_axis(drawn, chosen, axis=1)
     over_values = of_chosen.sum(axis=1) / counts[chosen].sum(axis=1)
     over_patients = (of_chosen / counts[chosen]).mean(axis=1)

@@ -29,6 +29,9 @@ USUAL = 0.01
 COPY = 2 / 3
 """… and a suspected copy is nearer than this part of it."""
 
+TWIN = 1e-3
+"""A real slice that is relatively nearer to another patient's is the same one, twice exported or computed."""
+
 DRAWS = 2000
 """Random choices of the held-out patients."""
 
@@ -115,7 +118,7 @@ def find_copies(
     if heldout is not None:
         usual.append(_relative(_by_patient(cdist(heldout, training), owner, count)))
     found = np.concatenate(usual)
-    known = found[found > 0]
+    known = found[found > TWIN]
     if not len(known):
         raise ValueError("every training slice is another patient's, too")
     return Copies(

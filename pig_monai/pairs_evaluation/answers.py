@@ -9,7 +9,7 @@ from pig_monai.features.space import LESION, MASK, SLICE, FeatureSpace
 from pig_monai.html import probability
 from pig_monai.metrics.two_samples import SIGNIFICANT
 from pig_monai.pairs_evaluation.compare import Comparison
-from pig_monai.pairs_evaluation.figures import EQUAL, GENERATED, HELDOUT, SPLIT, Figure, find
+from pig_monai.pairs_evaluation.figures import EQUAL, FEW, GENERATED, HELDOUT, SPLIT, Figure, find
 
 ANSWERS_HEAD = ["question", "generated", "real", "in words"]
 
@@ -84,9 +84,12 @@ def _masks(comparison: Comparison, found: Sequence[Figure]) -> list[list[str]]:
     ]
     worst = sorted(differ, key=lambda name: -comparison.masks[name].statistic)
     named = ", ".join(f"{name.replace('_', ' ')} ({comparison.masks[name].statistic:.2f})" for name in worst)
-    largest = f"{max(test.statistic for test in comparison.masks.values()):.2f}"
-    real = f"{max(usual.values()):.2f}" if usual else "–"
-    words = f"{len(differ)} of {len(STATISTICS)} figures differ: {named}" if differ else "no difference was found"
+    first = worst[0] if worst else max(comparison.masks, key=lambda name: comparison.masks[name].statistic)
+    largest = f"{comparison.masks[first].statistic:.2f}"
+    real = f"{usual[first]:.2f}" if first in usual else "–"
+    few = any(one is not None and one.n_generated < FEW for one in heldout.values())
+    none = "none differs more than held-out masks do" + (", which are few" if few else "")
+    words = f"{len(differ)} of {len(STATISTICS)} figures differ: {named}" if differ else none
     return [[question, largest, real, words]]
 
 

@@ -102,19 +102,18 @@ def memorisation_figures(samples: Samples, space: FeatureSpace, seed: int) -> tu
         them ``distance_ratio_in_training``; and the copies, None where the patients are too few to tell.
     """
     training, generated, heldout = samples
-    patients = len(set(training.patients))
 
     def figure(metric: str, value: float | None, note: str = "") -> Figure:
         return Figure(metric, space.name, SLICE, GENERATED, value, len(training), len(generated), note)
 
-    if patients < LEAST_PATIENTS:
-        refused = f"refused: {patients} training patients are fewer than {LEAST_PATIENTS}"
-        return [figure("suspected_copies", None, refused)], None
     key = (space.name, SLICE)
     project = fit_projection(training.features[key], None, space.standardise)
     real, made = project(training.features[key]), project(generated.features[key])
     held = None if heldout is None else project(heldout.features[key])
-    copies = find_copies(made, real, training.patients, held)
+    try:
+        copies = find_copies(made, real, training.patients, held)
+    except ValueError as cause:
+        return [figure("suspected_copies", None, f"refused: {cause}")], None
     limits = f"relative distance below {copies.limit:.3f}; of real slices 99 % are above {copies.usual_end:.3f}"
     shared = f"; {copies.shared} real slices are another patient's, too: one patient under two names?"
     suspected = float(np.count_nonzero(copies.suspected))

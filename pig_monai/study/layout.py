@@ -9,6 +9,10 @@ STUDY = "study.json"
 """The study file with what the command line changed, as the workflow ran it."""
 
 
+MARKS = ".marks"
+"""The folder of the marks, see `mark`."""
+
+
 def network(fold: int, training: str) -> str:
     """Return the name of a training's run."""
     return f"fold_{fold}/networks/{training}"
@@ -39,7 +43,7 @@ def mark(name: str) -> str:
 
     The marks, not the folders, are what Snakemake knows of: it removes a rule's outputs before it runs it again.
     """
-    return f".marks/{name}.done"
+    return f"{MARKS}/{name}.done"
 
 
 def log(name: str) -> str:

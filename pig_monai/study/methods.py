@@ -44,7 +44,7 @@ class Method:
 
 _ALL = (
     Method("DDPM", Masks.NONE, "Slices alone, from noise in all steps of the training."),
-    Method("DDIM", Masks.NONE, "The same network, in 256 steps."),
+    Method("DDIM", Masks.NONE, "DDPM's network, in 256 steps."),
     Method("LDM", Masks.GIVEN, "Mask and the slice's latents side by side.", latent=True),
     Method("SegGuidedDif", Masks.GIVEN, "Mask and slice side by side."),
     Method("ControlNet", Masks.GIVEN, "DDPM's network, and a branch that shows it the mask.", branched=True),
@@ -64,7 +64,7 @@ _ALL = (
     Method(
         "PIG-MAISI",
         Masks.MADE,
-        "The same with MAISI's network as generator.",
+        "PIG with MAISI's network as generator.",
         guided=True,
         latent=True,
         branched=True,

@@ -10,11 +10,14 @@ from typing import Any
 
 import yaml
 
+from pig_monai.checkpoint import FRESH_PREDICTION
 from pig_monai.cli import as_whole
 from pig_monai.data.folder import read_datalist
 from pig_monai.errors import PigError
 from pig_monai.files import read_json
-from pig_monai.study.methods import METHODS, Method, Trainings, find_method, trainings_of
+from pig_monai.runs import RECORD, differences
+from pig_monai.study import layout
+from pig_monai.study.methods import METHODS, Method, Training, Trainings, find_method, trainings_of
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "pig_dbt"
 CONFIGS = BUNDLE / "configs"
@@ -39,7 +42,10 @@ _TERMS = (
 """Ids of the trainings that are equal for all methods, on pixels and on latents."""
 _BLOCKS = ("presets", "training", "autoencoder", "sampling", "segmentation")
 _BUDGET = ("seed", *_BLOCKS)
-"""Settings on which all runs of a study's folder depend."""
+"""Settings on which all runs of a study's folder depend …"""
+_NO_MATTER = ("num_workers", "cache_rate", "checkpoint_interval", "preview_interval", "keep_checkpoints")
+"""… but for ids that change no result."""
+_OTHER_OUTPUT = "take another output for another budget"
 _WHOLE = ("image_size", "batch_size", "max_epochs", "max_iterations", "checkpoint_interval")
 _WEIGHTS = ("inception_weights", "dinov2_weights")
 
@@ -148,28 +154,40 @@ class Study:
         self._check_ids()
         self._check_terms()
 
-    def check_unchanged(self, recorded: Path) -> None:
-        """Refuse another budget in a folder whose runs were made on this one's.
+    def check_unchanged(self) -> None:
+        """Refuse another budget in a folder where runs were made on a former one.
 
-        A segmenter that is finished would stay as it is, and be reported as of the new settings.
-
-        Args:
-            recorded: the study file as the workflow ran it before; none where it has not.
+        A segmenter that is finished would stay as it is, and be reported as of the new settings; so would a
+        network of a former version that predicts something else.
 
         Raises:
             PigError: names the first setting that differs.
         """
-        if not recorded.is_file():
+        recorded = self.output / layout.STUDY
+        if not recorded.is_file() or not any((self.output / layout.MARKS).glob("fold_*")):
             return
-        given = read_json(recorded, "take another output")
+        given = read_json(recorded, _OTHER_OUTPUT)
         defaults = Study(self.output, self.dataset_dir, [], [])  # its dataset may have moved: it is not read
-        for name in _BUDGET:
-            former, now = given.get(name, getattr(defaults, name)), getattr(self, name)
-            if former != now:
+        former = {name: given.get(name, getattr(defaults, name)) for name in _BUDGET}
+        now = {name: getattr(self, name) for name in _BUDGET}
+        for key, theirs, ours in differences(former, now):
+            if key.rpartition("#")[2] not in _NO_MATTER:
                 raise PigError(
-                    f"{name} is {now!r}, but what is in {self.output} was made with {former!r}",
-                    "take another output for another budget",
+                    f"{key} is {ours!r}, but runs in {self.output} were made with {theirs!r}", _OTHER_OUTPUT
                 )
+        for method in self.chosen:
+            for training in self.trainings(method).all():
+                self._check_prediction(method, training)
+
+    def _check_prediction(self, method: Method, training: Training) -> None:
+        if training.role == "autoencoder":
+            return
+        known = self._known["latents" if method.latent else "pixels"][training.role]["prediction"]
+        wanted = dict(training.ids).get("prediction", known) or FRESH_PREDICTION
+        for fold in self.folds:
+            run = self.output / layout.network(fold, training.name) / RECORD
+            if run.is_file() and (found := read_json(run, _OTHER_OUTPUT)["settings"]["prediction"]) != wanted:
+                raise PigError(f"{run.parent} predicts {found}, and other methods would {wanted}", _OTHER_OUTPUT)
 
     def _check_ids(self) -> None:
         own = {id_ for name in METHODS for id_ in _read(CONFIGS / f"presets/methods/{name}.yaml")}

@@ -62,7 +62,8 @@ def test_the_draws_are_of_trainings_too():
     trainings = draws.multinomial(3, [1 / 3] * 3, 200)
     means = []
     for who, how_often in zip(chosen, trainings, strict=True):
-        rows = [row for row, times in zip(values, how_often, strict=True) for _ in range(times)]
+        wide = values.mean(axis=0) + (values - values.mean(axis=0)) * math.sqrt(3 / 2)
+        rows = [row for row, times in zip(wide, how_often, strict=True) for _ in range(times)]
         drawn = [row[i] for row in rows for w in who for i in range(len(patients)) if patients[i] == f"p{w}"]
         means.append(np.mean(drawn))
     found = estimate(values, patients, seed=8, draws=200)
@@ -74,8 +75,15 @@ def test_trainings_that_differ_widen_the_interval_as_the_variance_of_their_means
     """Patients without any spread: all that is uncertain is the trainings' mean, of variance σ² / k."""
     offsets = np.random.default_rng(6).normal(0, 0.1, 50)
     found = estimate(np.repeat(offsets[:, None], 30, axis=1), [f"p{i}" for i in range(30)], seed=0, draws=20000)
-    half = 1.959964 * offsets.std() / math.sqrt(50)
+    half = 1.959964 * offsets.std(ddof=1) / math.sqrt(50)
     assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.05)
+
+
+def test_of_three_trainings_the_interval_has_their_whole_variance():
+    """Of −d, 0 and d one draw in 27 has −d alone, more than 2.5 %: widened by √(3/2) it ends the interval."""
+    values = np.repeat([[-0.1], [0.0], [0.1]], 20, axis=1)
+    found = estimate(values, [f"p{i}" for i in range(20)], seed=0, draws=20000)
+    assert (found.low, found.high) == pytest.approx((-0.1 * math.sqrt(1.5), 0.1 * math.sqrt(1.5)))
 
 
 def test_the_seed_decides_and_the_order_does_not():

@@ -131,7 +131,7 @@ def test_pairs_are_compared_with_real_slices_trained_as_long_in_a_family_of_thei
     found = {arm.name: difference for arm, difference in Results.read(given).against_longer.items()}
     assert set(found) == {"joint-4", "joint-104"}
     assert found["joint-4"].of.patient_mean == pytest.approx(0.1)  # 0.05 less: the steps'
-    assert found["joint-4"].p_holm == pytest.approx(2 * 2 / 2**6)  # of two arms, not of four
+    assert found["joint-4"].p_holm == pytest.approx(2 * 2 / 2**6)  # of two arms, not of five
     assert found["joint-104"].of.patient_mean == pytest.approx(0)
     assert found["joint-104"].p_holm == 1
 

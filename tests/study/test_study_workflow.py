@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -144,18 +145,28 @@ def test_a_method_is_added_where_nobody_recorded_what_ran(study, phantom_dataset
     assert "fold_0_networks_generator_condition_joint:" not in told
 
 
-def test_another_budget_is_refused_and_other_methods_are_not(study, phantom_dataset):
+def test_another_budget_is_refused_and_other_methods_are_not(study, phantom_dataset, tmp_path):
     """A finished segmenter would stay as it is, and be reported as of the new settings."""
-    recorded = study / OUTPUT / "study.json"
-    given = {**settings(phantom_dataset), "output": str(study / OUTPUT)}
-    Study.read({**given, "methods": ["joint", "PIG"], "num_pairs": [4, 8], "seeds": [0, 1]}).check_unchanged(
-        recorded
-    )
-    with pytest.raises(PigError, match=r"segmentation is .*'max_epochs': 2.* was made with .*'max_epochs': 1"):
-        Study.read({**given, "segmentation": {"image_size": 32, "max_epochs": 2}}).check_unchanged(recorded)
-    Study.read({**given, "seed": 5}).check_unchanged(study / "no study yet.json")
+    output = tmp_path / "copy"
+    shutil.copytree(study / OUTPUT, output)
+    given = {**settings(phantom_dataset), "output": str(output)}
+
+    def check(**changed: object) -> None:
+        Study.read({**given, **changed}).check_unchanged()
+
+    check(methods=["joint", "PIG"], num_pairs=[4, 8], seeds=[0, 1], num_evaluated=7)
+    check(training={**TINY, "checkpoint_interval": 1})  # changes no result
+    with pytest.raises(PigError, match=r"segmentation#max_epochs is 2, but .* made with 1; take another"):
+        check(segmentation={"image_size": 32, "max_epochs": 2})
     with pytest.raises(PigError, match=r"seed is 5, but .* take another output"):
-        Study.read({**given, "seed": 5}).check_unchanged(recorded)
+        check(seed=5)
+    check(seed=5, output=str(tmp_path / "new"))
+    run = output / "fold_0/networks/generator-condition-joint/run.json"
+    run.write_text(run.read_text().replace('"prediction": "sample"', '"prediction": "v"'))
+    with pytest.raises(PigError, match=r"generator-condition-joint predicts v, and other methods would sample"):
+        check()
+    shutil.rmtree(output / ".marks")  # nothing is done: nothing is kept
+    check(seed=5)
 
 
 def test_pairs_that_know_the_held_out_patients_are_refused(study, phantom_dataset, tmp_path):
