@@ -67,8 +67,8 @@ def estimate(
 
     Each draw takes as many patients as there are, with replacement, and all values of each. Where there are
     several trainings, it takes as many of these, too, and their deviations from their mean are widened by
-    √(k / (k − 1)): drawing alone would lose a part of the variance of the few that there are. For the difference of
-    two models give the slices' differences: the draws are then paired.
+    √(k / (k − 1)): drawing alone would lose a part of the variance of the few that there are. For the difference
+    of two models give the slices' differences: the draws are then paired.
 
     Args:
         values: one a slice, or one a lesion (n,); NaN is left out. Of several trainings a row each, (k, n).
