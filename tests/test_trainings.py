@@ -102,9 +102,9 @@ def upper_row(entries: list[dict[str, Any]]) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def guider(phantom_dataset, tmp_path_factory):
-    """A guider's training of 120 iterations, and what it said."""
+    """A guider's training of 120 iterations, and what it said; of v, so that its masks are not empty."""
     folder = tmp_path_factory.mktemp("training") / "guider"
-    ids = {"max_iterations": 120, "checkpoint_interval": 50, "preview_interval": 60}
+    ids = {"max_iterations": 120, "checkpoint_interval": 50, "preview_interval": 60, "prediction": "v"}
     result = run_bundle("training", GUIDER, output_dir=folder, dataset_dir=phantom_dataset, **QUICK, **ids)
     assert result.returncode == 0, result.stderr
     return folder, result
@@ -181,9 +181,7 @@ def test_without_a_fold_nothing_is_validated_and_training_slices_are_shown(phant
 
 
 def test_a_generators_previews_are_made_with_its_guider(guider, phantom_dataset, tmp_path):
-    # of v: it shows its noise, and the mask's, after four iterations
-    own = {"guider_ckpt": guider[0], "output_dir": tmp_path / "generator", "prediction": "v"}
-    ids = {**own, "max_iterations": 4}
+    ids = {"guider_ckpt": guider[0], "max_iterations": 4, "prediction": "v", "output_dir": tmp_path / "generator"}
     result = run_bundle("training", "configs/train_generator.yaml", dataset_dir=phantom_dataset, **QUICK, **ids)
     assert result.returncode == 0, result.stderr
     heldout = heldout_entries(phantom_dataset, 0)
