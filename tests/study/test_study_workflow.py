@@ -46,7 +46,7 @@ pytestmark = [
 
 def settings(dataset: Path, **changed: object) -> dict[str, object]:
     return {
-        "output": OUTPUT, "dataset_dir": str(dataset), "methods": ["joint"], "num_pairs": [4], "num_evaluated": 5,
+        "output": OUTPUT, "dataset_dir": str(dataset), "methods": ["SegGuidedDif"], "num_pairs": [4], "num_evaluated": 5,
         "folds": [0], "seeds": [0], "training": TINY, "sampling": ANY_MASK,
         "segmentation": {"image_size": 32, "max_epochs": 1}, **changed,
     }  # fmt: skip
@@ -83,7 +83,7 @@ def study(phantom_dataset, tmp_path_factory):
 
 def test_a_killed_study_gives_the_same_tables(study, phantom_dataset, tmp_path):
     process = started(tmp_path / "killed", settings(phantom_dataset))
-    network = tmp_path / "killed" / OUTPUT / "fold_0/networks/generator-condition-joint/checkpoints"
+    network = tmp_path / "killed" / OUTPUT / "fold_0/networks/generator/checkpoints"
     end = time.monotonic() + 300
     while not any(network.glob("state_*")) and process.poll() is None and time.monotonic() < end:
         time.sleep(0.05)
@@ -114,7 +114,7 @@ def test_the_report_shows_every_part(study):
     parts = ("In short", "Which pairs help a segmenter", "What the slices are like", "Pictures", "How it was done")
     for part in parts:
         assert f"<h2>{part}</h2>" in page
-    assert "joint: its estimates of the clean mask (above) and slice (below)" in page
+    assert "SegGuidedDif: the given mask (above) and its estimates of the clean slice (below)" in page
     assert "<h3>Real, held out</h3>" in page
     assert "drawn anatomy" in page
     assert "Note: one generator training a method and fold" in page
@@ -125,7 +125,7 @@ def test_the_report_reads_what_ran_and_not_the_file_alone(study):
     assert json.loads((study / OUTPUT / "study.json").read_text())["num_evaluated"] == 4
     assert "num_evaluated: 4" in (study / OUTPUT / "report.html").read_text()
     assert [row["slices"] for row in read_rows(study / OUTPUT / "table1.csv", "")] == ["4.0"]
-    assert "candidates in" in (study / OUTPUT / "logs/fold_0/pairs/joint.log").read_text()  # its name has a space
+    assert "candidates in" in (study / OUTPUT / "logs/fold_0/pairs/SegGuidedDif.log").read_text()  # its name has a space
 
 
 def test_a_method_is_added_where_nobody_recorded_what_ran(study, phantom_dataset, tmp_path):
@@ -138,11 +138,11 @@ def test_a_method_is_added_where_nobody_recorded_what_ran(study, phantom_dataset
         assert ran.returncode == 0, ran.stderr
         return ran.stdout + ran.stderr
 
-    assert "Nothing to be done" in planned(["joint"])
-    told = planned(["joint", "SegGuidedDif"])
+    assert "Nothing to be done" in planned(["SegGuidedDif"])
+    told = planned(["SegGuidedDif", "joint"])
     assert "rule report:" in told or "localrule report:" in told
-    assert "fold_0_networks_generator:" in told
-    assert "fold_0_networks_generator_condition_joint:" not in told
+    assert "fold_0_networks_generator_condition_joint:" in told
+    assert "fold_0_networks_generator:" not in told
 
 
 def test_another_budget_is_refused_and_other_methods_are_not(study, phantom_dataset, tmp_path):
@@ -154,16 +154,16 @@ def test_another_budget_is_refused_and_other_methods_are_not(study, phantom_data
     def check(**changed: object) -> None:
         Study.read({**given, **changed}).check_unchanged()
 
-    check(methods=["joint", "PIG"], num_pairs=[4, 8], seeds=[0, 1], num_evaluated=7)
+    check(methods=["SegGuidedDif", "PIG"], num_pairs=[4, 8], seeds=[0, 1], num_evaluated=7)
     check(training={**TINY, "checkpoint_interval": 1})  # changes no result
     with pytest.raises(PigError, match=r"segmentation#max_epochs is 2, but .* made with 1; take another"):
         check(segmentation={"image_size": 32, "max_epochs": 2})
     with pytest.raises(PigError, match=r"seed is 5, but .* take another output"):
         check(seed=5)
     check(seed=5, output=str(tmp_path / "new"))
-    run = output / "fold_0/networks/generator-condition-joint/run.json"
+    run = output / "fold_0/networks/generator/run.json"
     run.write_text(run.read_text().replace('"prediction": "sample"', '"prediction": "v"'))
-    with pytest.raises(PigError, match=r"generator-condition-joint predicts v, and other methods would sample"):
+    with pytest.raises(PigError, match=r"generator predicts v, and other methods would sample"):
         check()
     shutil.rmtree(output / ".marks")  # nothing is done: nothing is kept
     check(seed=5)
@@ -173,12 +173,12 @@ def test_pairs_that_know_the_held_out_patients_are_refused(study, phantom_datase
     """The generator of fold 0 has learnt from fold 1's patients: its pairs are no pairs for fold 1."""
     given = Study.read({**settings(phantom_dataset, folds=[1]), "output": str(tmp_path)})
     commands = {node.name: list(node.command) for node in nodes(given)}
-    segment = commands["fold_1/segmenters/joint-4/seed_0"]
-    segment[segment.index("--pairs_dir") + 1] = str(study / OUTPUT / "fold_0/pairs/joint")
+    segment = commands["fold_1/segmenters/SegGuidedDif-4/seed_0"]
+    segment[segment.index("--pairs_dir") + 1] = str(study / OUTPUT / "fold_0/pairs/SegGuidedDif")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     trained = subprocess.run(segment, env=environment, capture_output=True, text=True, timeout=300)
     assert trained.returncode == 0, trained.stderr
-    evaluate = commands["fold_1/segmenters/joint-4/seed_0/evaluation"]
+    evaluate = commands["fold_1/segmenters/SegGuidedDif-4/seed_0/evaluation"]
     refused = subprocess.run(evaluate, env=environment, capture_output=True, text=True, timeout=300)
     assert refused.returncode == 1
     last = refused.stderr.strip().splitlines()[-1]
