@@ -46,8 +46,8 @@ pytestmark = [
 
 def settings(dataset: Path, **changed: object) -> dict[str, object]:
     return {
-        "output": OUTPUT, "dataset_dir": str(dataset), "methods": ["SegGuidedDif"], "num_pairs": [4], "num_evaluated": 5,
-        "folds": [0], "seeds": [0], "training": TINY, "sampling": ANY_MASK,
+        "output": OUTPUT, "dataset_dir": str(dataset), "methods": ["SegGuidedDif"], "num_pairs": [4],
+        "num_evaluated": 5, "folds": [0], "seeds": [0], "training": TINY, "sampling": ANY_MASK,
         "segmentation": {"image_size": 32, "max_epochs": 1}, **changed,
     }  # fmt: skip
 
@@ -125,7 +125,8 @@ def test_the_report_reads_what_ran_and_not_the_file_alone(study):
     assert json.loads((study / OUTPUT / "study.json").read_text())["num_evaluated"] == 4
     assert "num_evaluated: 4" in (study / OUTPUT / "report.html").read_text()
     assert [row["slices"] for row in read_rows(study / OUTPUT / "table1.csv", "")] == ["4.0"]
-    assert "candidates in" in (study / OUTPUT / "logs/fold_0/pairs/SegGuidedDif.log").read_text()  # its name has a space
+    log = study / OUTPUT / "logs/fold_0/pairs/SegGuidedDif.log"  # its path has a space
+    assert "candidates in" in log.read_text()
 
 
 def test_a_method_is_added_where_nobody_recorded_what_ran(study, phantom_dataset, tmp_path):
