@@ -198,8 +198,11 @@ def test_in_short_judges_pairs_beyond_the_steps_and_names_every_number_of_them(g
     assert most.startswith("joint, with 104 pairs: 39.0 %, +0.0 points")
     certain = [row | {"longer_difference_p_holm": 0.04} for row in rows]
     assert list(in_short(certain))[3].endswith("): more.")
-    worse = [row | {"longer_difference": -0.1} for row in certain if row["kind"] == "pairs"]
+    less = {"longer_difference": -0.1, "longer_difference_low": -0.2, "longer_difference_high": -0.05}
+    worse = [row | less for row in certain if row["kind"] == "pairs"]
     assert list(in_short([*rows[:4], *worse]))[-1].endswith("): less.")
+    unsure = [row | {"longer_difference_high": 0.02} for row in worse]  # for the patients, but not for the seeds
+    assert list(in_short([*rows[:4], *unsure]))[-1].endswith("): no difference was shown.")
 
 
 def test_charts_show_each_arm_in_its_methods_colour(given):
