@@ -88,6 +88,7 @@ format: install  ## let ruff rewrite what it can
 	$(VENV)/bin/ruff check --fix
 	$(VENV)/bin/ruff format
 
+# They predict v, and README.md's figures are theirs; fresh networks predict the clean image.
 WEIGHTS := runs/phantom-weights
 phantom-weights: install  ## train the bundle's phantom weights anew (an hour on 2 cores); resumes
 	test -d $(WEIGHTS)/phantom || $(PY) data_prep/make_phantom.py --output $(WEIGHTS)/phantom --patients 120 --seed 0

@@ -88,7 +88,8 @@ def _masks(comparison: Comparison, found: Sequence[Figure]) -> list[list[str]]:
     largest = f"{comparison.masks[first].statistic:.2f}"
     real = f"{usual[first]:.2f}" if first in usual else "–"
     few = any(one is not None and one.n_generated < FEW for one in heldout.values())
-    none = "none differs more than held-out masks do" + (", which are few" if few else "")
+    none = "none differs more than held-out masks do" if usual else "no difference was found"
+    none += ", which are few" if few else ""
     words = f"{len(differ)} of {len(STATISTICS)} figures differ: {named}" if differ else none
     return [[question, largest, real, words]]
 

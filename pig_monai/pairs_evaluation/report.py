@@ -102,11 +102,22 @@ def _sheet(entries: Sequence[Entry], pairs: Pairs) -> Image.Image:
 
 def _tiles(entries: Sequence[Entry], pairs: Pairs, wanted: int) -> list[Image.Image]:
     """Draw slices; real ones without outlines, too, where generated ones have none to be told by."""
-    scale = magnification(wanted, pairs.size)
     shown = entries if pairs.have_masks else [{"image": entry["image"]} for entry in entries]
+    return slice_tiles(shown, pairs.size, wanted)
+
+
+def slice_tiles(entries: Sequence[Entry], size: int, wanted: int) -> list[Image.Image]:
+    """Draw slices, the masks of those that have one outlined.
+
+    Args:
+        entries: with absolute paths; each with a label, or none.
+        size: pixels a side to which slices are brought, as for a training.
+        wanted: pixels a side of a picture, about.
+    """
+    scale = magnification(wanted, size)
     return [
         tile(image, mask, scale)
-        for _, slices, masks in read_batches(shown, pairs.size)
+        for _, slices, masks in read_batches(entries, size)
         for image, mask in zip(slices, [None] * len(slices) if masks is None else masks, strict=True)
     ]
 

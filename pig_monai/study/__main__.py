@@ -10,15 +10,7 @@ from pig_monai.files import write_text
 from pig_monai.study.report import report_page
 from pig_monai.study.results import Results
 from pig_monai.study.settings import Study
-from pig_monai.study.tables import (
-    costs_table,
-    differences_table,
-    likeness_table,
-    overlaps_table,
-    pairing_table,
-    table1_rows,
-    table2_rows,
-)
+from pig_monai.study.tables import table1_parts, table1_rows, table2_parts, table2_rows
 
 
 def report(*, study: str) -> None:
@@ -31,12 +23,12 @@ def report(*, study: str) -> None:
     output = results.study.output
     table1, table2 = table1_rows(results), table2_rows(results)
     tables = {
-        "table1": (table1, [likeness_table(table1), pairing_table(table1), costs_table(table1)]),
-        "table2": (table2, [overlaps_table(table2), differences_table(table2)]),
+        "table1": (table1, table1_parts(table1)),
+        "table2": (table2, table2_parts(table2)),
     }
-    for name, (rows, readable) in tables.items():
+    for name, (rows, parts) in tables.items():
         write_text(output / f"{name}.csv", as_csv(rows, list(rows[0])))
-        text = "\n".join(markdown(*part) for part in readable)
+        text = "\n".join(markdown(*part) for part in parts)
         write_text(output / f"{name}.md", text)
         print(text)
     write_text(output / "report.html", report_page(results, table1, table2))

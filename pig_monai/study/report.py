@@ -20,7 +20,7 @@ from pig_monai.files import sha256
 from pig_monai.html import facts, figures, page, paragraph, picture, probability, table, unfolding
 from pig_monai.metrics.two_samples import SIGNIFICANT
 from pig_monai.pairs_evaluation.figures import GENERATED, HELDOUT
-from pig_monai.pairs_evaluation.samples import read_batches
+from pig_monai.pairs_evaluation.report import slice_tiles
 from pig_monai.pictures import lay_out, magnification, tile
 from pig_monai.study.arms import Kind
 from pig_monai.study.charts import dice_by_pairs, gains, quality_by_seconds
@@ -239,11 +239,7 @@ def _real_pictures(results: Results) -> list[str]:
     study = results.study
     size = results.methods[0].quality[0]["image_size"]
     entries = [entry for entry in heldout_entries(study.dataset_dir, study.folds[0]) if has_lesion(entry)]
-    tiles = [
-        tile(image, mask, magnification(TILE, size))
-        for _, slices, masks in read_batches(spread_evenly(entries, SHOWN), size)
-        for image, mask in zip(slices, masks if masks is not None else [], strict=True)
-    ]
+    tiles = slice_tiles(spread_evenly(entries, SHOWN), size, TILE)
     return ["<h3>Real, held out</h3>", picture(lay_out(tiles, columns=8), "Real slices, masks outlined.")]
 
 

@@ -112,6 +112,11 @@ def _quality_row(one: MethodResult) -> Row:
     return row
 
 
+def table1_parts(rows: Sequence[Row]) -> list[Readable]:
+    """Return table 1 to read, in parts that fit a page."""
+    return [likeness_table(rows), pairing_table(rows), costs_table(rows)]
+
+
 def likeness_table(rows: Sequence[Row]) -> Readable:
     """Return how near the slices of table 1's methods are to real ones; last rows have what real slices reach."""
     return _quality(rows, _LIKENESS)
@@ -204,6 +209,11 @@ def _compared(name: str, found: Difference | None) -> Row:
         f"{name}_p": found and found.p_value,
         f"{name}_p_holm": found and found.p_holm,
     }
+
+
+def table2_parts(rows: Sequence[Row]) -> list[Readable]:
+    """Return table 2 to read, in parts that fit a page."""
+    return [overlaps_table(rows), differences_table(rows)]
 
 
 def overlaps_table(rows: Sequence[Row]) -> Readable:
