@@ -95,9 +95,9 @@ phantom-weights: install  ## train the bundle's phantom weights anew (an hour on
 	$(PY) data_prep/dicom_to_slices.py --input $(WEIGHTS)/phantom/dicom --masks $(WEIGHTS)/phantom/masks \
 		--output $(WEIGHTS)/dataset
 	$(BUNDLE) training $(TRAIN_GUIDER) --dataset_dir $(WEIGHTS)/dataset --output_dir $(WEIGHTS)/guider \
-		--fold -1 --max_iterations 3000 --prediction v
+		--fold -1 --max_iterations 2000
 	$(BUNDLE) training $(TRAIN_GENERATOR) --dataset_dir $(WEIGHTS)/dataset --output_dir $(WEIGHTS)/generator \
-		--fold -1 --max_iterations 3000 --prediction v
+		--fold -1 --max_iterations 2000
 	$(PY) data_prep/dicom_to_slices.py --input $(WEIGHTS)/phantom/dicom --masks $(WEIGHTS)/phantom/masks \
 		--output $(WEIGHTS)/segmenter_dataset --lesion_free 4
 	test -f $(WEIGHTS)/segmenter/model.json || $(BUNDLE) training --config_file $(CONFIGS)/train.yaml --resume true \

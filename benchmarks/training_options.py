@@ -1,4 +1,4 @@
-"""Compare ε and v, clean mask and guider, with and without the lesion weight, in short trainings.
+"""Compare ε, v and the clean image, clean mask and guider, with and without the lesion weight, in short trainings.
 
     python benchmarks/training_options.py --dataset_dir DATASET [--iterations 1500]
 
@@ -90,10 +90,10 @@ def compare(*, dataset_dir: str, iterations: int = 1500) -> None:
     real = [lesion_contrast(s, m > 0.5, ring=2) for s, m in zip(images, labels, strict=True)]
     print(f"{len(data['image'])} slices, median lesion contrast {np.median(real):.3f}")
     rows = []
-    for prediction in ("epsilon", "v"):
+    for prediction in ("epsilon", "v", "sample"):
         guider = train(f"guider {prediction}", GuiderBatch(SCHEDULE, prediction), data, iterations)
         options = [("mask", "none")]
-        if prediction == "v":
+        if prediction == "sample":
             options += [("mask", "lesion"), ("guider", "none"), ("guider", "lesion")]
         for condition, weight in options:
             prepare = GeneratorBatch(SCHEDULE, prediction, 1, condition, guider, weight)
