@@ -57,11 +57,14 @@ demo: install  ## phantom DICOM → slices → short trainings → 32 pairs → 
 
 # Every method of the paper's tables on a small phantom at a tiny budget: it shows that the study runs, and no more.
 SMOKE := runs/study-smoke
+STUDY := $(VENV)/bin/snakemake -s workflows/study.smk --configfile workflows/study-smoke.yaml
 study-smoke: install  ## the whole study in small, on the phantom → runs/study-smoke/report.html; resumes
-	test -d $(SMOKE)/phantom || $(PY) data_prep/make_phantom.py --output $(SMOKE)/phantom --patients 30 --seed 2
+	test -f $(SMOKE)/phantom/phantom.json || $(PY) data_prep/make_phantom.py --output $(SMOKE)/phantom --patients 30 \
+		--seed 2 --overwrite true
 	$(PY) data_prep/dicom_to_slices.py --input $(SMOKE)/phantom/dicom --masks $(SMOKE)/phantom/masks \
 		--output $(SMOKE)/dataset --size 64
-	$(VENV)/bin/snakemake -s workflows/study.smk --configfile workflows/study-smoke.yaml --cores 2 --quiet rules
+	$(STUDY) --unlock --quiet all  # after kill -9
+	$(STUDY) --cores 2 --quiet rules
 
 TESTS :=
 test: install  ## all tests; TESTS=tests/data runs those
@@ -88,10 +91,11 @@ format: install  ## let ruff rewrite what it can
 	$(VENV)/bin/ruff check --fix
 	$(VENV)/bin/ruff format
 
-# They predict v, and README.md's figures are theirs; fresh networks predict the clean image.
+# README.md's pictures and table of solvers are theirs.
 WEIGHTS := runs/phantom-weights
 phantom-weights: install  ## train the bundle's phantom weights anew (an hour on 2 cores); resumes
-	test -d $(WEIGHTS)/phantom || $(PY) data_prep/make_phantom.py --output $(WEIGHTS)/phantom --patients 120 --seed 0
+	test -f $(WEIGHTS)/phantom/phantom.json || $(PY) data_prep/make_phantom.py --output $(WEIGHTS)/phantom \
+		--patients 120 --seed 0 --overwrite true
 	$(PY) data_prep/dicom_to_slices.py --input $(WEIGHTS)/phantom/dicom --masks $(WEIGHTS)/phantom/masks \
 		--output $(WEIGHTS)/dataset
 	$(BUNDLE) training $(TRAIN_GUIDER) --dataset_dir $(WEIGHTS)/dataset --output_dir $(WEIGHTS)/guider \

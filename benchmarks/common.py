@@ -78,16 +78,10 @@ def consistency(dataset_dir: Path, pairs_dir: Path, segmenter_ckpt: Path, output
     run_bundle("evaluate_pairs", ["evaluate_pairs.yaml"], output_dir, **ids)
     rows = read_rows(output_dir / "metrics.csv", "run the evaluation again")
     return {
-        row["sample"]: f"{100 * float(row['value']):.1f} ({_in_per_cent(row['note'])})"
+        row["sample"]: "{:.1f} ({:.1f} to {:.1f})".format(*(100 * float(row[x]) for x in ("value", "low", "high")))
         for row in rows
         if row["metric"] == "pair_consistency"
     }
-
-
-def _in_per_cent(note: str) -> str:
-    """Return the ends of a note's interval: "46.9 to 53.0" of "95 % interval 0.469 to 0.530; …"."""
-    ends = note.partition(";")[0].removeprefix("95 % interval ").split(" to ")
-    return " to ".join(f"{100 * float(end):.1f}" for end in ends)
 
 
 def load_dataset(dataset_dir: str, image_size: int, fold: int = -1, held_out: bool = False) -> dict[str, Tensor]:

@@ -38,7 +38,6 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from pig_monai.errors import PigError
-from pig_monai.files import write_json
 from pig_monai.study import layout
 from pig_monai.study.nodes import nodes
 from pig_monai.study.settings import Study
@@ -46,7 +45,8 @@ from pig_monai.study.settings import Study
 PYTHON = str(config.get("python", sys.executable))
 try:
     STUDY = Study.read(config)
-    STUDY.check_unchanged()
+    if workflow.is_main_process:  # not in a cluster's jobs: it reads the whole dataset
+        STUDY.check_unchanged()
     NODES = nodes(STUDY, PYTHON)
 except PigError as error:
     raise WorkflowError(str(error))
@@ -68,9 +68,7 @@ REPORT = mark("report-" + hashlib.sha256("\n".join(node.name for node in NODES).
 
 
 onstart:
-    # what runs, of whatever files and options it was put together: the report reads this
-    FILE.parent.mkdir(parents=True, exist_ok=True)
-    write_json(FILE, config)
+    STUDY.record(config)
     for former in STUDY.output.glob(layout.mark("report-*")):  # report.html will not be of those nodes any more
         if former != Path(REPORT):
             former.unlink()

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import TypeVar
 
 import numpy as np
+from scipy.stats import norm as normal
+from scipy.stats import t as student
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -67,8 +69,10 @@ def estimate(
 
     Each draw takes as many patients as there are, with replacement, and all values of each. Where there are
     several trainings, it takes as many of these, too, and their deviations from their mean are widened by
-    √(k / (k − 1)): drawing alone would lose a part of the variance of the few that there are. For the difference
-    of two models give the slices' differences: the draws are then paired.
+    √(k / (k − 1)): drawing alone would lose a part of the variance of the few that there are. How large that
+    variance is, few trainings hardly say either: the interval is stretched from the normal quantile to Student's,
+    at Satterthwaite's degrees of freedom (1946). For the difference of two models give the slices' differences:
+    the draws are then paired.
 
     Args:
         values: one a slice, or one a lesion (n,); NaN is left out. Of several trainings a row each, (k, n).
@@ -124,5 +128,28 @@ def _intervals(sums: np.ndarray, counts: np.ndarray, seed: int, draws: int) -> t
     of_chosen = np.take_along_axis(drawn, chosen, axis=1)
     over_values = of_chosen.sum(axis=1) / counts[chosen].sum(axis=1)
     over_patients = (of_chosen / counts[chosen]).mean(axis=1)
+    by_training = sums.sum(axis=1) / counts.sum(), (sums / counts).mean(axis=1)
+    return (*_ends(over_values, by_training[0]), *_ends(over_patients, by_training[1]))
+
+
+def _ends(drawn: np.ndarray, by_training: np.ndarray) -> tuple[float, float]:
+    """Return the ends of an interval, from the draws of a mean and from the trainings' means, (k,)."""
     levels = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
-    return tuple(float(end) for means in (over_values, over_patients) for end in np.quantile(means, levels))
+    low, high = np.quantile(drawn, levels)
+    mean, stretched = by_training.mean(), _stretch(float(drawn.var()), by_training)
+    return float(mean + stretched * (low - mean)), float(mean + stretched * (high - mean))
+
+
+def _stretch(variance: float, by_training: np.ndarray) -> float:
+    """Return Student's quantile by the normal one, 1 for a single training or for trainings that do not differ.
+
+    The part of the variance that the k trainings contribute is known with k − 1 degrees of freedom, that of the
+    patients is taken for known.
+    """
+    k = len(by_training)
+    of_trainings = float(by_training.var(ddof=1)) / k if k > 1 else 0.0
+    if of_trainings == 0:
+        return 1.0
+    freedom = (k - 1) * max(1.0, variance / of_trainings) ** 2
+    level = (1 + LEVEL) / 2
+    return float(student.ppf(level, freedom) / normal.ppf(level))

@@ -14,11 +14,22 @@ def frechet_distance(real: np.ndarray, generated: np.ndarray) -> float:
     With no more slices than features a covariance is singular and the result far too high: project first
     (`pig_monai.metrics.projection`).
 
+    With X and Y the centred samples, Σ₁ = XᵀX / (n − 1), and the singular values of Σ₁^½ Σ₂^½, which
+    `frechet_of_moments` sums, are those of XYᵀ / √((n − 1)(m − 1)): of few slices with many features a far smaller
+    matrix.
+
     Args:
         real: (n, d), n ≥ 2; computed in float64.
         generated: (m, d), m ≥ 2.
     """
-    return frechet_of_moments(*_moments(real), *_moments(generated))
+    x, y = (np.asarray(sample, dtype=np.float64) for sample in (real, generated))
+    if len(x) * len(y) >= x.shape[1] ** 2:
+        return frechet_of_moments(*_moments(x), *_moments(y))
+    difference = x.mean(axis=0) - y.mean(axis=0)
+    x, y = ((sample - sample.mean(axis=0)) / np.sqrt(len(sample) - 1) for sample in (x, y))
+    roots = np.linalg.svd(x @ y.T, compute_uv=False)
+    distance = difference @ difference + (x**2).sum() + (y**2).sum() - 2 * roots.sum()
+    return max(0.0, float(distance))
 
 
 def frechet_of_moments(mean: np.ndarray, cov: np.ndarray, other_mean: np.ndarray, other_cov: np.ndarray) -> float:
@@ -46,6 +57,5 @@ def _root(cov: np.ndarray) -> np.ndarray:
     return root
 
 
-def _moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    values = np.asarray(features, dtype=np.float64)
+def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return values.mean(axis=0), np.atleast_2d(np.cov(values, rowvar=False))

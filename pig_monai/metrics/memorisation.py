@@ -53,6 +53,7 @@ class Copies:
             copies.
         usual_end: what 99 % of those are above.
         apart: (k,), the distance of each training slice to another patient's nearest one.
+        nearest_heldout: (n,), the index of the nearest held-out slice; None where there are none.
     """
 
     nearest: np.ndarray
@@ -62,6 +63,7 @@ class Copies:
     shared: int
     usual_end: float
     apart: np.ndarray
+    nearest_heldout: np.ndarray | None = None
 
     @property
     def order(self) -> np.ndarray:
@@ -129,6 +131,7 @@ def find_copies(
         shared=len(found) - len(known),
         usual_end=float(np.quantile(known, USUAL)),
         apart=among.min(axis=1),
+        nearest_heldout=None if heldout is None else cdist(generated, heldout).argmin(axis=1),
     )
 
 

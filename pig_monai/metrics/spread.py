@@ -28,6 +28,11 @@ class Spread:
         return statistics.fmean(self.known) if self.known else None
 
     @property
+    def total(self) -> float | None:
+        """Sum of what is known."""
+        return sum(self.known) if self.known else None
+
+    @property
     def sd(self) -> float | None:
         """Sample standard deviation (n − 1); None for a single value."""
         return statistics.stdev(self.known) if len(self.known) > 1 else None

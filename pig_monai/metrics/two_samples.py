@@ -54,6 +54,14 @@ def compare_statistics(
     }
 
 
+def any_of(p_values: Sequence[float]) -> float:
+    """Return the p-value of "at least one of these tests shows it": the smallest, corrected by Bonferroni.
+
+    It holds however the tests depend on each other, which those of a study's folds do.
+    """
+    return min(1.0, len(p_values) * min(p_values))
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p-values corrected by Holm's step-down method, in the order given."""
     order = np.argsort(p_values)

@@ -47,10 +47,9 @@ def _compared(question: str, metric: str, region: str, name: str, found: Sequenc
     if real is None or not real.value:
         refused = real.note if real is not None and real.value is None else ""
         return [question, f"{made.value:.3g}", "–", refused or "no real slices to compare with"]
-    reached = f"{real.value:.3g}{spread(found, name, region) if metric == 'frechet' else ''}"
+    reached = f"{real.value:.3g}{between(real)}"
     ratio = made.value / real.value
-    high = find(found, "frechet_high", name, region, SPLIT)
-    if metric == "frechet" and high is not None and high.value is not None and made.value <= high.value:
+    if metric == "frechet" and real.high is not None and made.value <= real.high:
         words = "no farther from the training slices than other real patients may be"
     elif metric == "frechet":
         words = f"{ratio:.1f} times as far from the training slices as other real patients are"
@@ -59,12 +58,15 @@ def _compared(question: str, metric: str, region: str, name: str, found: Sequenc
     return [question, f"{made.value:.3g}", reached, words]
 
 
-def spread(found: Sequence[Figure], name: str, region: str) -> str:
-    """Return where 95 % of the random choices of real patients lie, in brackets; empty where there are none."""
-    low, high = (find(found, metric, name, region, SPLIT) for metric in ("frechet_low", "frechet_high"))
-    if low is None or high is None:
-        return ""
-    return f" ({low.value:.3g} to {high.value:.3g})"
+def between(figure: Figure) -> str:
+    """Return where 95 % lie, in brackets; empty where that is not known."""
+    return "" if figure.low is None or figure.high is None else f" ({figure.low:.3g} to {figure.high:.3g})"
+
+
+def in_per_cent(figure: Figure) -> str:
+    """Return where 95 % lie, of a share; empty where that is not known."""
+    ends = [None if end is None else 100 * end for end in (figure.low, figure.high)]
+    return "" if None in ends else f" ({ends[0]:.1f} to {ends[1]:.1f})"
 
 
 def _masks(comparison: Comparison, found: Sequence[Figure]) -> list[list[str]]:
@@ -101,38 +103,51 @@ def _consistency(found: Sequence[Figure]) -> list[list[str]]:
     if generated is None or generated.value is None:
         return []
     question = "Do mask and slice belong together? (Dice of a segmenter)"
-    reached = "–" if real is None or real.value is None else f"{100 * real.value:.1f} %"
-    words = f"{generated.note}; no real slices to compare with"
+    reached = "–" if real is None or real.value is None else f"{100 * real.value:.1f} %{in_per_cent(real)}"
+    words = "no real slices to compare with"
     if real is not None and real.value is not None:
         words = (
             "a segmenter trained on real slices finds the generated masks about as well as real ones"
             if abs(generated.value - real.value) < 0.05
             else f"{100 * (generated.value - real.value):+.1f} points from real slices"
         )
-    return [[question, f"{100 * generated.value:.1f} %", reached, words]]
+    return [[question, f"{100 * generated.value:.1f} %{in_per_cent(generated)}", reached, words]]
+
+
+_REMEMBERED = {
+    SLICE: (
+        "Are there copies of training slices? (pixels)",
+        "look at the gallery below",
+        "Is it nearer to its training patients? (pixels)",
+    ),
+    MASK: (
+        "Are there copies of training masks? (pixels)",
+        "those masks were remembered",
+        "Are the masks nearer to those of training patients? (pixels)",
+    ),
+}
+"""By region: both questions, and what to say of copies."""
 
 
 def _memory(found: Sequence[Figure]) -> list[list[str]]:
-    copies = find(found, "suspected_copies", "pixels", SLICE)
+    return [row for region in _REMEMBERED for row in _remembered(found, region)]
+
+
+def _remembered(found: Sequence[Figure], region: str) -> list[list[str]]:
+    about_copies, there_are, about_nearness = _REMEMBERED[region]
+    copies = find(found, "suspected_copies", "pixels", region)
     share, expected, p = (
-        find(found, name, "pixels", SLICE)
+        find(found, name, "pixels", region)
         for name in ("nearest_in_training", "nearest_in_training_expected", "nearest_in_training_p")
     )
     rows = []
     if copies is not None and copies.value is not None:
-        words = "look at the gallery below" if copies.value else "none is much nearer to one training patient"
-        number = f"{copies.value:.0f} of {copies.n_generated}"
-        rows.append(["Are there copies of training slices? (pixels)", number, "–", words])
+        words = there_are if copies.value else "none is much nearer to one training patient"
+        rows.append([about_copies, f"{copies.value:.0f} of {copies.n_generated}", "–", words])
     known = [one.value for one in (share, expected, p) if one is not None and one.value is not None]
     if len(known) == 3:
         nearer, by_chance, chance = known
         found_more = "more than by chance: it remembers" if chance < SIGNIFICANT else "as chance would have it"
-        rows.append(
-            [
-                "Is it nearer to its training patients? (pixels)",
-                f"{100 * nearer:.0f} %",
-                f"{100 * by_chance:.0f} % expected",
-                f"{found_more} (p {probability(chance)})",
-            ]
-        )
+        words = f"{found_more} (p {probability(chance)})"
+        rows.append([about_nearness, f"{100 * nearer:.0f} %", f"{100 * by_chance:.0f} % expected", words])
     return rows

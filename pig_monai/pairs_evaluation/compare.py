@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pig_monai.features.pixels import PIXELS
 from pig_monai.features.space import MASK, SLICE, FeatureSpace
 from pig_monai.metrics.memorisation import LEAST_PATIENTS, Copies, find_copies, training_preference
 from pig_monai.metrics.projection import fit_projection
@@ -22,7 +23,8 @@ class Comparison:
 
     Args:
         figures: all of them.
-        copies: by feature space, in the order of the generated sample; empty where patients are too few.
+        copies: of slices, by feature space, in the order of the generated sample; empty where the patients are too
+            few.
         masks: the tests of the mask statistics, generated against training; empty for slices without masks.
     """
 
@@ -59,10 +61,13 @@ def compare_samples(samples: Samples, spaces: Sequence[FeatureSpace], seed: int)
     figures += rows
     copies: dict[str, Copies] = {}
     for space in (space for space in spaces if SLICE in space.regions):
-        rows, found = memorisation_figures(samples, space, seed)
+        rows, found = memorisation_figures(samples, space, SLICE, seed)
         figures += rows
         if found is not None:
             copies[space.name] = found
+    made = not any("mask_of" in entry for entry in generated.entries)
+    if made and (PIXELS.name, MASK) in generated.features:  # given masks are those of the training slices
+        figures += memorisation_figures(samples, PIXELS, MASK, seed)[0]
     return Comparison(figures, copies, tests)
 
 
@@ -93,20 +98,28 @@ def mask_figures(samples: Samples) -> tuple[list[Figure], dict[str, TwoSampleTes
     return figures, tests
 
 
-def memorisation_figures(samples: Samples, space: FeatureSpace, seed: int) -> tuple[list[Figure], Copies | None]:
+def memorisation_figures(
+    samples: Samples, space: FeatureSpace, region: str, seed: int
+) -> tuple[list[Figure], Copies | None]:
     """Look for copies of training slices, and for a preference of training patients, in one feature space.
 
+    Args:
+        samples: what was measured.
+        space: in which it was.
+        region: ``slice``, or ``mask`` for masks that a network made.
+        seed: of the random choices of patients.
+
     Returns:
-        the figures ``suspected_copies`` (a number of slices); with held-out slices ``nearest_in_training`` (a
+        the figures ``suspected_copies`` (a number); with held-out slices ``nearest_in_training`` (a
         share), ``nearest_in_training_expected``, ``nearest_in_training_p`` and ``distance_ratio``, and without
         them ``distance_ratio_in_training``; and the copies, None where the patients are too few to tell.
     """
     training, generated, heldout = samples
 
     def figure(metric: str, value: float | None, note: str = "") -> Figure:
-        return Figure(metric, space.name, SLICE, GENERATED, value, len(training), len(generated), note)
+        return Figure(metric, space.name, region, GENERATED, value, len(training), len(generated), note)
 
-    key = (space.name, SLICE)
+    key = (space.name, region)
     project = fit_projection(training.features[key], None, space.standardise)
     real, made = project(training.features[key]), project(generated.features[key])
     held = None if heldout is None else project(heldout.features[key])

@@ -12,6 +12,7 @@ from pig_monai.evaluation.evaluate import select_entries
 from pig_monai.evaluation.results import SliceResult, measures
 from pig_monai.evaluation.segmenters import Segmenter, check_fits, trained_on_list
 from pig_monai.features.segmenter import SliceSegmenter
+from pig_monai.features.space import MASK
 from pig_monai.metrics.bootstrap import Estimate
 from pig_monai.pairs_evaluation.figures import FEW, GENERATED, HELDOUT, Figure
 from pig_monai.pairs_evaluation.samples import read_batches
@@ -103,16 +104,12 @@ def consistency_figures(
     for sample, results, which in ((GENERATED, generated, ""), (HELDOUT, real, note)):
         if results:
             found = measures(results, seed)
-            figures += [
-                Figure(metric, "segmenter", "mask", sample, found[name].mean, None, found[name].n,
-                       "; ".join(filter(None, [_interval(found[name]), which])))
-                for metric, name in SHOWN.items()
-            ]  # fmt: skip
+            figures += [_figure(metric, sample, found[name], which) for metric, name in SHOWN.items()]
     return figures
 
 
-def _interval(one: Estimate) -> str:
-    if one.low is None or one.high is None:
-        return "no interval: one patient"
-    few = f"; fewer than {FEW}: uncertain" if one.n < FEW else ""
-    return f"95 % interval {one.low:.3f} to {one.high:.3f}{few}"
+def _figure(metric: str, sample: str, one: Estimate, which: str) -> Figure:
+    uncertain = f"fewer than {FEW}: uncertain" if one.n < FEW else ""
+    alone = "no interval: one patient" if one.low is None else ""
+    note = "; ".join(filter(None, [alone or uncertain, which]))
+    return Figure(metric, "segmenter", MASK, sample, one.mean, None, one.n, note, one.low, one.high)

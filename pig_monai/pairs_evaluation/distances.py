@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -63,62 +64,84 @@ def compare_features(
         seed: of draws and subsets.
 
     Returns:
-        the figures of `METRICS`, ``kernel_sd``, ``fid``, and of the random choices ``frechet`` (mean),
-        ``frechet_low`` and ``frechet_high`` (95 % of them lie between), by sample; without a value where they
-        were refused.
+        the figures of `METRICS` and ``fid`` by sample, without a value where they were refused; ``kernel_sd``; and
+        of the random choices ``frechet``, the mean, between whose ``low`` and ``high`` 95 % of them lie.
     """
     real, generated = np.asarray(real, np.float64), np.asarray(generated, np.float64)
-    given = len(real) // PART if heldout is None else len(heldout)
-    equal = min(len(generated), given) if given >= LEAST else 0
-    held = None if heldout is None or not equal else np.asarray(heldout, np.float64)
-    smallest = min(len(real), len(generated), *([equal] if equal else []))
-    few = f"fewer than {FEW} slices: uncertain" if smallest < FEW else ""
-
-    def figure(
-        metric: str, sample: str, n: int, value: float | None, *notes: str, against: int = len(real)
-    ) -> Figure:
-        note = "; ".join(note for note in notes if note)
-        return Figure(metric, features, region, sample, value, against, n, note)
+    held = None if heldout is None else np.asarray(heldout, np.float64)
+    sizes = _Sizes(len(real), len(generated), None if held is None else len(held))
+    row = partial(_row, features, region, sizes)
+    names = (*METRICS, "fid") if fid else METRICS
 
     def refused(sample: str, n: int, few: int) -> list[Figure]:
-        return [figure(m, sample, n, None, f"refused: {few} slices are fewer than {LEAST}") for m in METRICS]
+        return [row(m, sample, n, None, f"refused: {few} slices are fewer than {LEAST}") for m in names]
 
-    few_heldout = [] if heldout is None or len(heldout) >= LEAST else refused(HELDOUT, len(heldout), len(heldout))
-    if smallest < LEAST:
-        return [*refused(GENERATED, len(generated), smallest), *few_heldout]
+    too_few = held is not None and len(held) < LEAST
+    few_heldout = refused(HELDOUT, len(held), len(held)) if held is not None and too_few else []
+    if sizes.smallest < LEAST:
+        return [*refused(GENERATED, len(generated), sizes.smallest), *few_heldout]
 
     whole = fit_projection(real, None, standardise)
-    reduced = fit_projection(real, smallest // SLICES_A_DIMENSION, standardise)
-    notes = {"frechet": _reduction(reduced)}
+    reduced = fit_projection(real, sizes.smallest // SLICES_A_DIMENSION, standardise)
 
     def figures(sample: str, slices: np.ndarray, n: int) -> list[Figure]:
-        found = _measure(real, slices, n, whole, reduced, seed)
+        found = _measure(real, slices, n, whole, reduced, fid, seed)
         drawn = f"mean of {DRAWS} draws of {n} slices" if n < len(slices) else ""
-        return [figure(name, sample, n, found[name], notes.get(name, ""), drawn, few) for name in METRICS]
+        notes = {"frechet": _reduction(reduced), "fid": _singular(len(real), n, real.shape[1])}
+        return [row(name, sample, n, found[name], notes.get(name, ""), drawn) for name in names]
 
     rows = figures(GENERATED, generated, len(generated))
     kernel = kernel_distance(whole(real), whole(generated), seed)
-    rows.append(
-        figure("kernel_sd", GENERATED, len(generated), kernel.sd, f"of subsets of {kernel.subset} slices", few)
-    )
-    if 0 < equal < len(generated):
-        rows += figures(EQUAL, generated, equal)
-    rows += few_heldout if held is None else figures(HELDOUT, held, equal)
-    if equal and patients is not None:
+    rows.append(row("kernel_sd", GENERATED, len(generated), kernel.sd, f"of subsets of {kernel.subset} slices"))
+    if 0 < sizes.equal < len(generated):
+        rows += figures(EQUAL, generated, sizes.equal)
+    rows += few_heldout
+    if held is not None and not too_few:
+        rows += figures(HELDOUT, held, sizes.equal)
+    if sizes.equal and patients is not None:
         everyone = real if held is None else np.concatenate([real, held])
         owners = [*patients[0], *(() if held is None else patients[1])]
-        distances, others = split_distances(reduced(everyone), owners, equal, seed)
-        said = f"{len(distances)} random choices of patients"
-        rows += [
-            figure(name, SPLIT, equal, value, notes["frechet"], said, few, against=others)
-            for name, value in _spread(distances).items()
-        ]
-    if fid:
-        for sample, slices in ((GENERATED, generated), (HELDOUT, held)):
-            if slices is not None:
-                value = frechet_distance(whole(real), whole(slices))
-                rows.append(figure("fid", sample, len(slices), value, _singular(real, slices)))
+        distances, others = split_distances(reduced(everyone), owners, sizes.equal, seed)
+        if len(distances):
+            low, high = map(float, np.quantile(distances, [0.025, 0.975]))
+            said = (_reduction(reduced), f"{len(distances)} random choices of patients")
+            mean = row("frechet", SPLIT, sizes.equal, float(distances.mean()), *said)
+            rows.append(replace(mean, n_real=others, low=low, high=high))
     return rows
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """How many slices there are, and how many of them are compared.
+
+    Args:
+        real: trained on.
+        generated: that were made.
+        heldout: not trained on; None where nobody was held out.
+    """
+
+    real: int
+    generated: int
+    heldout: int | None
+
+    @property
+    def equal(self) -> int:
+        """Generated slices that are compared like the held-out ones, or a part of the patients; 0 for none."""
+        given = self.real // PART if self.heldout is None else self.heldout
+        return min(self.generated, given) if given >= LEAST else 0
+
+    @property
+    def smallest(self) -> int:
+        """Slices of the smallest sample that is compared."""
+        return min(self.real, self.generated, self.equal or self.generated)
+
+
+def _row(
+    features: str, region: str, sizes: _Sizes, metric: str, sample: str, n: int, value: float | None, *notes: str
+) -> Figure:
+    few = f"fewer than {FEW} slices: uncertain" if value is not None and sizes.smallest < FEW else ""
+    note = "; ".join(filter(None, [*notes, few]))
+    return Figure(metric, features, region, sample, value, sizes.real, n, note)
 
 
 def split_distances(
@@ -153,15 +176,8 @@ def split_distances(
     return np.array(distances), int(np.median(others)) if others else 0
 
 
-def _spread(distances: np.ndarray) -> dict[str, float]:
-    if not len(distances):
-        return {}
-    low, high = np.quantile(distances, [0.025, 0.975])
-    return {"frechet": float(distances.mean()), "frechet_low": float(low), "frechet_high": float(high)}
-
-
 def _measure(
-    real: np.ndarray, slices: np.ndarray, n: int, whole: Projection, reduced: Projection, seed: int
+    real: np.ndarray, slices: np.ndarray, n: int, whole: Projection, reduced: Projection, fid: bool, seed: int
 ) -> Mapping[str, float]:
     """Return the figures of ``n`` of the slices: of all, or means over draws."""
     rng = np.random.default_rng(seed)
@@ -172,8 +188,10 @@ def _measure(
         sample = whole(drawn)
         values = {"frechet": frechet_distance(reduced(real), reduced(drawn))}
         values["kernel"] = kernel_distance(reference, sample, subsets=0).value
+        if fid:
+            values["fid"] = frechet_distance(reference, sample)
         found.append({**values, **asdict(neighbourhoods(reference, sample, NEIGHBOURS))})
-    return {name: float(np.mean([values[name] for values in found])) for name in METRICS}
+    return {name: float(np.mean([values[name] for values in found])) for name in found[0]}
 
 
 def _reduction(projection: Projection) -> str:
@@ -183,10 +201,11 @@ def _reduction(projection: Projection) -> str:
     return f"{of}, {100 * projection.explained:.0f} % of the real variance"
 
 
-def _singular(real: np.ndarray, slices: np.ndarray) -> str:
-    n, d = min(len(real), len(slices)), real.shape[1]
-    if n > d:
+def _singular(real: int, slices: int, dimensions: int) -> str:
+    n = min(real, slices)
+    if n > dimensions:
         return ""
     return (
-        f"{n} slices for {d} features: the covariance is singular and the value too high; only for equal numbers"
+        f"{n} slices for {dimensions} features: the covariance is singular and the value too high; only for equal "
+        "numbers"
     )

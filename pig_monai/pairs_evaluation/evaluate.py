@@ -290,11 +290,18 @@ def _watched(slices: int) -> Any:
 
 
 def _named(samples: Samples, copies: Copies, chosen: Iterable[int]) -> list[dict[str, Any]]:
-    """Name generated slices, the training slices nearest to them, and how near they are."""
+    """Name generated slices, the training and held-out slices nearest to them, and how near the former are."""
+
+    def heldout(i: int) -> str | None:
+        if samples.heldout is None or copies.nearest_heldout is None:
+            return None
+        return Path(samples.heldout.entries[copies.nearest_heldout[i]]["image"]).name
+
     return [
         {
             "pair": Path(samples.generated.entries[i]["image"]).name,
             "slice": Path(samples.training.entries[copies.nearest[i]]["image"]).name,
+            "heldout": heldout(i),
             "relative_distance": float(copies.relative[i]),
         }
         for i in chosen

@@ -35,6 +35,9 @@ class Figure:
         n_real: training slices that the sample is compared with; None where it is compared with none.
         n_generated: slices of the sample, also where they are real held-out ones.
         note: what else to know.
+        low: between it and ``high`` lie 95 %: the confidence interval of a mean over patients, or random choices
+            of real patients; None where there is neither.
+        high: see ``low``.
     """
 
     metric: str
@@ -45,6 +48,8 @@ class Figure:
     n_real: int | None
     n_generated: int
     note: str = ""
+    low: float | None = None
+    high: float | None = None
 
     def row(self) -> dict[str, Any]:
         """Return what goes into CSV and JSON files."""

@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from scipy.spatial.distance import cdist
 
 from pig_monai.choosing import spread_evenly
 from pig_monai.data.folder import Entry
 from pig_monai.features.shape import STATISTICS
-from pig_monai.features.space import MASK, SLICE, FeatureSpace
+from pig_monai.features.space import MASK, FeatureSpace
 from pig_monai.html import facts, figures, page, paragraph, picture, probability, short, steps, table, unfolding
-from pig_monai.pairs_evaluation.answers import ANSWERS_HEAD, answers, spread
+from pig_monai.pairs_evaluation.answers import ANSWERS_HEAD, answers, between
 from pig_monai.pairs_evaluation.compare import Comparison
 from pig_monai.pairs_evaluation.distances import METRICS
 from pig_monai.pairs_evaluation.figures import COLUMNS, EQUAL, GENERATED, HELDOUT, NEAREST, SPLIT, Figure, find
@@ -136,7 +135,7 @@ def _distance_rows(found: Sequence[Figure], spaces: Sequence[FeatureSpace]) -> l
                     sd = find(found, "kernel_sd", space.name, region, sample)
                     if sd is not None and sd.value is not None:
                         values[1] += f" ± {short(sd.value)}"
-                    values[0] += spread(found, space.name, region) if sample == SPLIT else ""
+                    values[0] += between(given[0])
                     named = [space.title, region] if sample == GENERATED else ["", ""]  # once is enough
                     rows.append([*named, title, str(given[0].n_generated), *values])
     return rows
@@ -204,10 +203,8 @@ def _gallery(samples: Samples, comparison: Comparison, pairs: Pairs) -> list[str
         [samples.generated.entries[i] for i in chosen],
         [samples.training.entries[copies.nearest[i]] for i in chosen],
     ]
-    if samples.heldout is not None:
-        key = ("pixels", SLICE)
-        far = cdist(samples.generated.features[key][chosen], samples.heldout.features[key]).argmin(axis=1)
-        columns.append([samples.heldout.entries[i] for i in far])
+    if samples.heldout is not None and copies.nearest_heldout is not None:
+        columns.append([samples.heldout.entries[i] for i in copies.nearest_heldout[chosen]])
     tiles = [_tiles(column, pairs, GALLERY_TILE) for column in columns]
     shown = []
     for number, i in enumerate(chosen):
@@ -232,5 +229,6 @@ def _all_figures(found: Sequence[Figure]) -> str:
     for figure in found:
         row = figure.row()
         row["value"] = "refused" if figure.value is None else short(figure.value)
+        row |= {end: "" if row[end] is None else short(row[end]) for end in ("low", "high")}
         rows.append([row[name] for name in COLUMNS])
     return table([name.replace("_", " ") for name in COLUMNS], rows)

@@ -8,6 +8,8 @@ MODEL_META = "model.json"
 STUDY = "study.json"
 """The study file with what the command line changed, as the workflow ran it."""
 
+INPUTS = "inputs.json"
+"""Digests of the dataset and of the configs that the runs were made with, by name."""
 
 MARKS = ".marks"
 """The folder of the marks, see `mark`."""

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import yaml
 from PIL import Image
 
 from pig_monai.checkpoint import versions
 from pig_monai.choosing import spread_evenly
-from pig_monai.data.folder import fingerprint, has_lesion, heldout_entries, read_datalist, read_label, read_slice
+from pig_monai.data.folder import Entry, fingerprint, has_lesion, heldout_entries, read_datalist
 from pig_monai.features.shape import STATISTICS
 from pig_monai.features.space import MASK, SLICE
 from pig_monai.files import sha256
@@ -21,7 +20,7 @@ from pig_monai.html import facts, figures, page, paragraph, picture, probability
 from pig_monai.metrics.two_samples import SIGNIFICANT
 from pig_monai.pairs_evaluation.figures import GENERATED, HELDOUT
 from pig_monai.pairs_evaluation.report import slice_tiles
-from pig_monai.pictures import lay_out, magnification, tile
+from pig_monai.pictures import lay_out
 from pig_monai.study.arms import Kind
 from pig_monai.study.charts import dice_by_pairs, gains, quality_by_seconds
 from pig_monai.study.methods import Masks
@@ -32,7 +31,7 @@ from pig_monai.study.tables import (
     between,
     costs_table,
     differences_table,
-    likeness_table,
+    likeness_tables,
     overlaps_table,
     pairing_table,
 )
@@ -68,17 +67,20 @@ ABOUT_DIFFERENCES = (
 
 ABOUT_LIKENESS = (
     "Fréchet and kernel distances are 0 for equal distributions: of texture (scikit-image), or of what the mass "
-    "U-Net sees (segmenter). Plausible: share of the slices that lie among the real ones (precision of features); "
-    "coverage: share of the real slices that have a generated one near; recall is its older relative. All depend "
-    "on the number of slices, and are of as many generated ones as there are held-out ones. The last rows show "
-    "what real slices reach: of the patients held out, and between what 95 % of random choices of patients lie."
+    "U-Net sees (segmenter), which has learnt from these very slices: real ones that it never saw may look "
+    "farther away to it than generated ones. Plausible: share of the slices that lie among the real ones "
+    "(precision of features); coverage: share of the real slices that have a generated one near; recall is its "
+    "older relative. The columns of lesions are the same of the crops round the largest lesion. All depend on the "
+    "number of slices, and are of as many generated ones as there are held-out ones. The last rows show what real "
+    "slices reach: of the patients held out, and between what 95 % of random choices of patients lie."
 )
 
 ABOUT_PAIRING = (
     "Consistency: Dice between the masks and what a segmenter trained on real slices finds, and the share of "
-    "lesions that it finds. Suspected copies are much nearer to one training patient than to all others. Nearer "
-    "to training, p: whether slices are nearer to the patients trained on than chance explains, by pixels; below "
-    "0.05 they remember them, as slices for masks of these patients well may."
+    "lesions that it finds; in brackets 95 % intervals. Suspected copies are much nearer to one training patient "
+    "than to all others. Nearer to training, p: whether slices, or masks that were made, are nearer to those of "
+    "the patients trained on than chance explains, by pixels, in any fold; corrected for the number of methods. "
+    "Below 0.05 they remember them, as slices for masks of these patients well may."
 )
 
 ABOUT_COSTS = (
@@ -88,10 +90,11 @@ ABOUT_COSTS = (
 )
 
 ABOUT_GALLERY = (
-    "Of each method the slices that are nearest to a training patient by their pixels (left: generated, right: "
-    "the training slice). The relative distance is that to the nearest training patient, divided by the mean of "
-    "those to the next ones. Look for the same vessels and edges. Where masks are those of the training set, "
-    "outlines and breasts of the two resemble each other for that reason."
+    "Of each method the slices that are nearest to a training patient by their pixels. From left to right: "
+    "generated, the training slice, and the nearest slice of a patient who was held out. The relative distance is "
+    "that to the nearest training patient, divided by the mean of those to the next ones. Look for the same "
+    "vessels and edges. Where masks are those of the training set, outlines and breasts of the two resemble each "
+    "other for that reason."
 )
 
 
@@ -126,7 +129,7 @@ def report_page(results: Results, table1: Sequence[Row], table2: Sequence[Row]) 
         "<h2>The methods</h2>",
         table(["method", "what it is"], [[one.method.name, one.method.about] for one in results.methods]),
         "<h2>What the slices are like</h2>",
-        table(*likeness_table(table1), "number"),
+        *(table(*part, "number") for part in likeness_tables(table1)),
         paragraph(ABOUT_LIKENESS),
         table(*pairing_table(table1), "number"),
         paragraph(ABOUT_PAIRING),
@@ -211,7 +214,7 @@ def _data(results: Results) -> str:
     study = results.study
     entries = [entry for entry in read_datalist(study.dataset_dir)["training"] if has_lesion(entry)]
     patients = len({entry["patient"] for entry in entries})
-    size = results.methods[0].quality[0]["image_size"]
+    size = results.methods[0].image_size
     held = [f"{sum(entry['fold'] == fold for entry in entries)} of fold {fold}" for fold in study.folds]
     return (
         f"{len(entries)} real slices with a lesion, of {patients} patients; held out one after the other: "
@@ -229,6 +232,8 @@ def _notes(results: Results) -> Iterator[str]:
         yield f"only fold {held} was held out: other patients may give other figures"
     if len(results.study.seeds) < 3:
         yield "fewer than three seeds a segmenter: chance of the training is hardly seen"
+    if len(_versions(results)) > 1:
+        yield "networks were trained with different versions of packages (see How it was done)"
     yield "one generator training a method and fold: what another seed of it would change is in no interval"
     if results.of(Kind.BASELINE)[0].estimate("dice").patients < 20:
         yield "fewer than 20 held-out patients: intervals are wide, and tests find little"
@@ -237,7 +242,7 @@ def _notes(results: Results) -> Iterator[str]:
 def _real_pictures(results: Results) -> list[str]:
     """Draw held-out slices as the methods' are drawn."""
     study = results.study
-    size = results.methods[0].quality[0]["image_size"]
+    size = results.methods[0].image_size
     entries = [entry for entry in heldout_entries(study.dataset_dir, study.folds[0]) if has_lesion(entry)]
     tiles = slice_tiles(spread_evenly(entries, SHOWN), size, TILE)
     return ["<h3>Real, held out</h3>", picture(lay_out(tiles, columns=8), "Real slices, masks outlined.")]
@@ -245,8 +250,7 @@ def _real_pictures(results: Results) -> list[str]:
 
 def _pictures(one: MethodResult) -> list[str]:
     folder = one.pairs_folder(one.study.folds[0])
-    entries = read_datalist(folder)["training"][:SHOWN]
-    tiles = [_tile(folder, entry) for entry in entries]
+    tiles = slice_tiles(_absolute(folder)[:SHOWN], one.image_size, TILE)
     outlined = "slices" if one.method.masks == Masks.NONE else f"slices, masks ({one.method.masks.value}) outlined"
     strip = Image.open(folder / "film_strip.png").convert("RGB")
     return [
@@ -256,10 +260,12 @@ def _pictures(one: MethodResult) -> list[str]:
     ]
 
 
-def _tile(folder: Path, entry: dict[str, Any]) -> Image.Image:
-    image = read_slice(folder / entry["image"])
-    mask = read_label(folder / entry["label"]) if "label" in entry else None
-    return tile(image, mask, magnification(TILE, len(image)))
+def _absolute(folder: Path) -> list[Entry]:
+    """Return the entries of a dataset folder, with the paths of their files."""
+    return [
+        entry | {key: str(folder / entry[key]) for key in ("image", "label") if key in entry}
+        for entry in read_datalist(folder)["training"]
+    ]
 
 
 def _masks(results: Results) -> str:
@@ -282,20 +288,32 @@ def _mask_cell(one: MethodResult, name: str, factor: float, sample: str) -> str:
 
 
 def _gallery(one: MethodResult) -> list[str]:
-    folder, dataset = one.pairs_folder(one.study.folds[0]), one.study.dataset_dir
-    real = {Path(entry["image"]).name: entry for entry in read_datalist(dataset)["training"]}
-    made = {Path(entry["image"]).name: entry for entry in read_datalist(folder)["training"]}
-    copies = one.note(("suspected_copies", "pixels", SLICE))
+    real, made = (
+        {Path(entry["image"]).name: entry for entry in _absolute(folder)}
+        for folder in (one.study.dataset_dir, one.pairs_folder(one.study.folds[0]))
+    )
     shown = []
     for found in one.quality[0]["nearest"].get("pixels", [])[:NEAREST]:
-        generated = _tile(folder, made[found["pair"]])
-        training = _tile(dataset, real[found["slice"]]).resize(generated.size)
+        unseen = [] if found["heldout"] is None else [real[found["heldout"]]]
+        columns = (made[found["pair"]], real[found["slice"]], *unseen)
+        tiles = [slice_tiles([entry], one.image_size, TILE)[0] for entry in columns]
         caption = f"relative distance {found['relative_distance']:.2f}"
-        shown.append(picture(lay_out([generated, training], columns=2), caption))
+        shown.append(picture(lay_out(tiles, columns=len(tiles)), caption))
     head = f"<h3>{one.method.name}</h3>"
     if not shown:
         return [head, paragraph("Too few patients to look for copies.")]
+    copies = one.note(("suspected_copies", "pixels", SLICE))
     return [head, paragraph(f"Suspected copies: {copies}."), figures(shown, "wide")]
+
+
+def _versions(results: Results) -> list[dict[str, str]]:
+    """Return the versions of packages that the study's networks were trained with, each once."""
+    found = [versions for one in results.methods for cost in one.costs for versions in cost.versions]
+    return [one for i, one in enumerate(found) if one not in found[:i]]
+
+
+def _named(packages: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in packages.items())
 
 
 def _provenance(results: Results) -> list[str]:
@@ -313,8 +331,9 @@ def _provenance(results: Results) -> list[str]:
         facts(
             {
                 "dataset": str(read_datalist(study.dataset_dir).get("name")),
-                "its list (SHA-256)": fingerprint(study.dataset_dir),
-                **versions(),
+                "the dataset (SHA-256)": fingerprint(study.dataset_dir),
+                "networks trained with": "; or ".join(map(_named, _versions(results))),
+                "reported with": _named(versions()),
             }
         ),
         unfolding(

@@ -21,7 +21,7 @@ from pig_monai.metrics.bootstrap import Estimate, estimate
 from pig_monai.metrics.spread import Spread
 from pig_monai.metrics.two_samples import holm
 from pig_monai.pairs_evaluation.distances import METRICS
-from pig_monai.pairs_evaluation.figures import EQUAL, GENERATED, HELDOUT, SPLIT
+from pig_monai.pairs_evaluation.figures import EQUAL, GENERATED, HELDOUT, SPLIT, Figure, find
 from pig_monai.study import layout
 from pig_monai.study.arms import Arm, Kind, arms
 from pig_monai.study.methods import PIG, Method, Training
@@ -51,6 +51,7 @@ class Cost:
         trainings: how many it takes, shared ones included.
         minutes: of all trainings that it takes, shared ones included; None where too short to be measured.
         seconds: a slice that was accepted, of the last sampling; None where its log does not say.
+        versions: of the packages that each network was trained with.
     """
 
     parameters: int
@@ -58,6 +59,7 @@ class Cost:
     trainings: int
     minutes: float | None
     seconds: float | None
+    versions: Sequence[dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -83,9 +85,19 @@ class MethodResult:
         return [read_json(folder / "metrics.json", REMEDY) for folder in folders]
 
     @cached_property
+    def figures(self) -> list[list[Figure]]:
+        """The figures of quality, by fold."""
+        return [[Figure(**row) for row in one["figures"]] for one in self.quality]
+
+    @cached_property
     def costs(self) -> list[Cost]:
         """By fold."""
         return [self._cost(fold) for fold in self.study.folds]
+
+    @property
+    def image_size(self) -> int:
+        """Pixels a side of its slices."""
+        return int(self.quality[0]["image_size"])
 
     @property
     def evaluated(self) -> Spread:
@@ -107,31 +119,32 @@ class MethodResult:
         A fold that holds out too few slices for a figure has none: one of all generated slices would be another
         figure.
         """
-        return Spread([None if one is None else one["value"] for one in self._equal(key)])
+        return Spread([None if one is None else one.value for one in self._equal(key)])
 
     def slices_of(self, key: Key) -> Spread:
         """Return of how many generated slices `figure` is."""
-        return Spread([None if one is None else one["n_generated"] for one in self._equal(key)])
+        return Spread([None if one is None else one.n_generated for one in self._equal(key)])
 
-    def _equal(self, key: Key) -> list[Mapping[str, Any] | None]:
-        found: list[Mapping[str, Any] | None] = []
-        for one in self.quality:
-            figures = one["figures"]
-            heldout = _find(figures, key, (HELDOUT,))
-            refused = key[0] in METRICS and heldout is not None and heldout["value"] is None
-            made = _find(figures, key, (EQUAL, GENERATED))
-            found.append(None if refused or made is None or made["value"] is None else made)
+    def _equal(self, key: Key) -> list[Figure | None]:
+        found: list[Figure | None] = []
+        for figures in self.figures:
+            heldout = find(figures, *key, HELDOUT)
+            refused = key[0] in METRICS and heldout is not None and heldout.value is None
+            made = find(figures, *key, EQUAL) or find(figures, *key, GENERATED)
+            found.append(None if refused or made is None or made.value is None else made)
         return found
+
+    def _of(self, key: Key, sample: str) -> list[Figure | None]:
+        return [find(figures, *key, sample) for figures in self.figures]
 
     def figure_of(self, key: Key, sample: str) -> Spread:
         """Return a figure of one sample: of held-out slices, say, or of random choices of real patients."""
-        found = [_find(one["figures"], key, (sample,)) for one in self.quality]
-        return Spread([None if one is None else one["value"] for one in found])
+        return Spread([None if one is None else one.value for one in self._of(key, sample)])
 
     def note(self, key: Key) -> str:
         """Return the note of a figure of all slices, in the first fold; empty where there is none."""
-        found = _find(self.quality[0]["figures"], key, (GENERATED,))
-        return "" if found is None else str(found["note"])
+        found = self._of(key, GENERATED)[0]
+        return "" if found is None else found.note
 
     def reference(self, key: Key) -> Spread:
         """Return the figure of real slices that the generator never saw."""
@@ -139,9 +152,15 @@ class MethodResult:
 
     def range_of_real(self, key: Key) -> tuple[float | None, float | None]:
         """Return between what 95 % of the random choices of real patients lie, of a Fréchet distance."""
-        metric, features, region = key
-        low, high = (self.figure_of((f"{metric}_{end}", features, region), SPLIT).mean for end in ("low", "high"))
-        return low, high
+        found = self._of(key, SPLIT)
+        return Spread([None if one is None else one.low for one in found]).mean, Spread(
+            [None if one is None else one.high for one in found]
+        ).mean
+
+    def interval(self, key: Key) -> tuple[float | None, float | None]:
+        """Return the confidence interval of a figure of generated slices; none of several folds' mean."""
+        first, *others = self._of(key, GENERATED)
+        return (None, None) if first is None or others else (first.low, first.high)
 
     def _cost(self, fold: int) -> Cost:
         trainings = self.study.trainings(self.method)
@@ -156,6 +175,7 @@ class MethodResult:
             len(minutes),
             sum(known) if len(known) == len(minutes) else None,
             float(rates[-1]) / self._accepted(fold) if rates else None,
+            [one["meta"]["versions"] for one in networks],
         )
 
     def _training_folder(self, fold: int, training: Training) -> Path:
@@ -180,13 +200,6 @@ class MethodResult:
                 seconds += (iteration - done) * batch / float(row["images_per_second"])
                 done = iteration
         return seconds / 60 if done else None
-
-
-def _find(figures: Iterable[Mapping[str, Any]], key: Key, samples: Sequence[str]) -> Mapping[str, Any] | None:
-    """Return the figure of the first of some samples that is there."""
-    found = [f for f in figures if (f["metric"], f["features"], f["region"]) == key]
-    by_sample = {one["sample"]: one for one in found}
-    return next((by_sample[sample] for sample in samples if sample in by_sample), None)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -10,18 +12,22 @@ from typing import Any
 
 import yaml
 
-from pig_monai.checkpoint import FRESH_PREDICTION
 from pig_monai.cli import as_whole
-from pig_monai.data.folder import read_datalist
+from pig_monai.data.folder import fingerprint, read_datalist
 from pig_monai.errors import PigError
-from pig_monai.files import read_json
-from pig_monai.runs import RECORD, differences
+from pig_monai.files import read_json, write_json
+from pig_monai.runs import differences
 from pig_monai.study import layout
-from pig_monai.study.methods import METHODS, Method, Training, Trainings, find_method, trainings_of
+from pig_monai.study.methods import METHODS, Method, Trainings, find_method, trainings_of
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "pig_dbt"
 CONFIGS = BUNDLE / "configs"
 ROLES = ("autoencoder", "guider", "generator")
+_RUN = (
+    *(f"train_{role}.yaml" for role in ROLES), "infer_pairs.yaml", "infer_slices.yaml", "train.yaml",
+    "inference.yaml", "evaluate.yaml", "evaluate_pairs.yaml",
+)  # fmt: skip
+"""Configs that nodes run, besides the presets."""
 SCHEDULING = {"threads", "memory", "minutes", "gpus", "python"}
 """Settings of the workflow alone, which change no result."""
 
@@ -37,7 +43,7 @@ _SAMPLING = ("min_mask_area", "max_mask_area", "max_components", "min_inside_bre
 that make masks other terms than those that are given them."""
 _TERMS = (
     "image_size", "batch_size", "max_epochs", "max_iterations", "learning_rate", "lr_schedule", "ema_decay",
-    "gradient_clip", "num_train_timesteps", "beta_start", "beta_end",
+    "gradient_clip", "num_train_timesteps", "beta_start", "beta_end", "amp",
 )  # fmt: skip
 """Ids of the trainings that are equal for all methods, on pixels and on latents."""
 _BLOCKS = ("presets", "training", "autoencoder", "sampling", "segmentation")
@@ -155,18 +161,16 @@ class Study:
         self._check_terms()
 
     def check_unchanged(self) -> None:
-        """Refuse another budget in a folder where runs were made on a former one.
+        """Refuse another budget, dataset or config in a folder where runs were made with a former one.
 
-        A segmenter that is finished would stay as it is, and be reported as of the new settings; so would a
-        network of a former version that predicts something else.
+        A segmenter that is finished would stay as it is, and be reported as of the new settings.
 
         Raises:
             PigError: names the first setting that differs.
         """
-        recorded = self.output / layout.STUDY
-        if not recorded.is_file() or not any((self.output / layout.MARKS).glob("fold_*")):
+        if not any((self.output / layout.MARKS).glob("fold_*")):
             return
-        given = read_json(recorded, _OTHER_OUTPUT)
+        given = read_json(self.output / layout.STUDY, _OTHER_OUTPUT)
         defaults = Study(self.output, self.dataset_dir, [], [])  # its dataset may have moved: it is not read
         former = {name: given.get(name, getattr(defaults, name)) for name in _BUDGET}
         now = {name: getattr(self, name) for name in _BUDGET}
@@ -175,19 +179,34 @@ class Study:
                 raise PigError(
                     f"{key} is {ours!r}, but runs in {self.output} were made with {theirs!r}", _OTHER_OUTPUT
                 )
-        for method in self.chosen:
-            for training in self.trainings(method).all():
-                self._check_prediction(method, training)
+        recorded = read_json(self.output / layout.INPUTS, _OTHER_OUTPUT)
+        for name, digest in self.inputs().items():
+            if recorded.get(name, digest) != digest:
+                raise PigError(f"{name} has changed since runs in {self.output} were made", _OTHER_OUTPUT)
 
-    def _check_prediction(self, method: Method, training: Training) -> None:
-        if training.role == "autoencoder":
-            return
-        known = self._known["latents" if method.latent else "pixels"][training.role]["prediction"]
-        wanted = dict(training.ids).get("prediction", known) or FRESH_PREDICTION
-        for fold in self.folds:
-            run = self.output / layout.network(fold, training.name) / RECORD
-            if run.is_file() and (found := read_json(run, _OTHER_OUTPUT)["settings"]["prediction"]) != wanted:
-                raise PigError(f"{run.parent} predicts {found}, and other methods would {wanted}", _OTHER_OUTPUT)
+    def record(self, given: Mapping[str, Any]) -> None:
+        """Write what runs, of whatever files and options it was put together.
+
+        The report and `check_unchanged` read it.
+
+        Args:
+            given: as in `read`.
+        """
+        path = self.output / layout.INPUTS
+        former = read_json(path, _OTHER_OUTPUT) if path.is_file() else {}
+        self.output.mkdir(parents=True, exist_ok=True)
+        write_json(path, {**former, **self.inputs()})
+        write_json(self.output / layout.STUDY, given)
+
+    def inputs(self) -> dict[str, str]:
+        """Return SHA-256 digests of what the runs read: of the dataset, and of each config's content."""
+        presets = [f"presets/{name}.yaml" for name in self.presets.values()]
+        methods = [f"presets/methods/{method.name}.yaml" for method in self.chosen]
+        digests = {"dataset": fingerprint(self.dataset_dir)}
+        for name in (*_RUN, *presets, *methods):
+            content = json.dumps(_read(CONFIGS / name), sort_keys=True)
+            digests[f"configs/{name}"] = hashlib.sha256(content.encode()).hexdigest()
+        return digests
 
     def _check_ids(self) -> None:
         own = {id_ for name in METHODS for id_ in _read(CONFIGS / f"presets/methods/{name}.yaml")}

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from pig_monai.evaluation.results import MEASURES
-from pig_monai.features.space import LESION, MASK, SLICE
 from pig_monai.html import probability, short
 from pig_monai.metrics.spread import Spread
-from pig_monai.study.results import OVERLAPS, ArmResult, Difference, Key, MethodResult, Results
+from pig_monai.metrics.two_samples import holm
+from pig_monai.study.columns import COLUMNS, COUNTED, LIKENESS, PAIRING, Column
+from pig_monai.study.results import OVERLAPS, ArmResult, Difference, MethodResult, Results
 
 Row = dict[str, Any]
 
@@ -27,62 +27,14 @@ class Readable(NamedTuple):
     rows: list[list[str]]
 
 
-@dataclass(frozen=True)
-class Column:
-    """A figure of table 1.
-
-    Args:
-        name: in the CSV file, where ``<name>``, ``<name>_sd`` and ``<name>_real`` are columns; of a Fréchet
-            distance also ``<name>_real_low`` and ``<name>_real_high``, where random choices of real patients lie.
-        title: for people.
-        key: which figure of an evaluation of pairs.
-        percent: shown in per cent.
-        spread: whether a standard deviation and the figure of real slices belong beside it.
-    """
-
-    name: str
-    title: str
-    key: Key
-    percent: bool = False
-    spread: bool = True
-
-    @property
-    def has_range(self) -> bool:
-        """Whether random choices of real patients were measured, too."""
-        return self.key[0] == "frechet"
-
-
-_LIKENESS = (
-    Column("frechet_inception", "Fréchet, Inception", ("frechet", "inception", SLICE)),
-    Column("kernel_inception", "kernel, Inception", ("kernel", "inception", SLICE)),
-    Column("frechet_dinov2", "Fréchet, DINOv2", ("frechet", "dinov2", SLICE)),
-    Column("frechet_texture", "Fréchet, texture", ("frechet", "texture", SLICE)),
-    Column("frechet_texture_lesion", "Fréchet, texture of lesions", ("frechet", "texture", LESION)),
-    Column("frechet_segmenter", "Fréchet, segmenter", ("frechet", "segmenter", SLICE)),
-    Column("kernel_texture", "kernel, texture", ("kernel", "texture", SLICE)),
-    Column("precision_texture", "plausible, %", ("precision", "texture", SLICE), percent=True),
-    Column("recall_texture", "recall, %", ("recall", "texture", SLICE), percent=True),
-    Column("coverage_texture", "coverage, %", ("coverage", "texture", SLICE), percent=True),
-)
-"""Inception's and DINOv2's are there where the study names their weights; what nobody has is left out of the
-readable table. The FID in all of Inception's dimensions, of all slices, is in each method's own evaluation."""
-
-_PAIRING = (
-    Column("consistency", "consistency, Dice, %", ("pair_consistency", "segmenter", MASK), percent=True),
-    Column("hits", "lesions found, %", ("pair_consistency_hits", "segmenter", MASK), percent=True),
-    Column("lesions", "lesions a mask, median", ("median", "components", MASK)),
-    Column("copies", "suspected copies", ("suspected_copies", "pixels", SLICE), spread=False),
-    Column("training_p", "nearer to training, p", ("nearest_in_training_p", "pixels", SLICE), spread=False),
-)
-COLUMNS = (*_LIKENESS, *_PAIRING)
-
-_COUNTED = ("frechet", "texture", SLICE)
-"""The figure whose number of slices is that of all distances, precision, recall and coverage."""
-
-
 def table1_rows(results: Results) -> list[Row]:
     """Return table 1 as numbers: a row a method."""
-    return [_quality_row(one) for one in results.methods]
+    rows = [_quality_row(one) for one in results.methods]
+    for column in (column for column in COLUMNS if column.corrected):
+        tested = [row for row in rows if row[column.name] is not None]
+        for row, p in zip(tested, holm([row[column.name] for row in tested]), strict=True):
+            row[column.shown] = p
+    return rows
 
 
 def _quality_row(one: MethodResult) -> Row:
@@ -90,20 +42,13 @@ def _quality_row(one: MethodResult) -> Row:
         "method": one.method.name,
         "masks": one.method.masks.value,
         "folds": len(one.quality),
-        "image_size": one.quality[0]["image_size"],
+        "image_size": one.image_size,
         "slices": one.evaluated.mean,
-        "slices_of_distances": one.slices_of(_COUNTED).mean,
+        "slices_of_distances": one.slices_of(COUNTED).mean,
         "accepted": one.accepted.mean,
     }
     for column in COLUMNS:
-        found = one.figure(column.key)
-        row[column.name] = found.mean
-        if column.spread:
-            row[f"{column.name}_sd"] = found.sd
-            row[f"{column.name}_real"] = one.reference(column.key).mean
-        if column.has_range:
-            low, high = one.range_of_real(column.key)
-            row |= {f"{column.name}_real_low": low, f"{column.name}_real_high": high}
+        row |= _figures(one, column)
     row["parameters"] = one.costs[0].parameters
     row["trainings"] = one.costs[0].trainings
     row["iterations"] = one.costs[0].iterations
@@ -112,34 +57,62 @@ def _quality_row(one: MethodResult) -> Row:
     return row
 
 
+def _figures(one: MethodResult, column: Column) -> Row:
+    """Return what belongs to a figure of table 1, by column of the CSV file."""
+    found = one.figure(column.key)
+    row: Row = {column.name: column.pooled(found)}
+    if column.spread:
+        row |= {f"{column.name}_sd": found.sd, f"{column.name}_real": one.reference(column.key).mean}
+    if column.has_range:
+        low, high = one.range_of_real(column.key)
+        row |= {f"{column.name}_real_low": low, f"{column.name}_real_high": high}
+    if column.interval:
+        low, high = one.interval(column.key)
+        row |= {f"{column.name}_low": low, f"{column.name}_high": high}
+    if column.corrected:
+        row[column.shown] = None  # for all methods together
+    return row
+
+
 def table1_parts(rows: Sequence[Row]) -> list[Readable]:
     """Return table 1 to read, in parts that fit a page."""
-    return [likeness_table(rows), pairing_table(rows), costs_table(rows)]
+    return [*likeness_tables(rows), pairing_table(rows), costs_table(rows)]
 
 
-def likeness_table(rows: Sequence[Row]) -> Readable:
-    """Return how near the slices of table 1's methods are to real ones; last rows have what real slices reach."""
-    return _quality(rows, _LIKENESS)
+def likeness_tables(rows: Sequence[Row]) -> list[Readable]:
+    """Return how near the slices of table 1's methods are to real ones, a table a feature space that was measured.
+
+    The last rows have what real slices reach.
+    """
+    tables = [_quality(title, rows, columns) for title, columns in LIKENESS.items()]
+    return [one for one in tables if one.rows]
 
 
 def pairing_table(rows: Sequence[Row]) -> Readable:
     """Return whether masks and slices of table 1's methods belong together, and whether they are new."""
-    return _quality(rows, _PAIRING)
+    return _quality("method", rows, PAIRING)
 
 
-def _quality(rows: Sequence[Row], columns: Sequence[Column]) -> Readable:
-    shown = [column for column in columns if any(row[column.name] is not None for row in rows)]
-    body = [
-        [row["method"]]
-        + [_spread(row[column.name], row.get(f"{column.name}_sd"), column.percent) for column in shown]
-        for row in rows
-    ]
+def _quality(title: str, rows: Sequence[Row], columns: Sequence[Column]) -> Readable:
+    shown = [column for column in columns if any(row[column.shown] is not None for row in rows)]
+    if not shown:
+        return Readable([title], [])
+    body = [[row["method"], *(_cell(row, column) for column in shown)] for row in rows]
     real = next((row for row in rows if row["consistency"] is not None), rows[0])
     heldout = [_spread(real.get(f"{column.name}_real"), None, column.percent) for column in shown]
     body.append(["real, held out", *heldout])
     if any(column.has_range for column in shown):
         body.append(["real, any patients", *(_range(real, column) for column in shown)])
-    return Readable(["method", *(column.title for column in shown)], body)
+    return Readable([title, *(column.title for column in shown)], body)
+
+
+def _cell(row: Row, column: Column) -> str:
+    value = row[column.shown]
+    if column.corrected:
+        return "–" if value is None else probability(value)
+    interval = between(row.get(f"{column.name}_low"), row.get(f"{column.name}_high"))
+    text = _spread(value, row.get(f"{column.name}_sd"), column.percent)
+    return text if interval == "–" else f"{text} ({interval})"
 
 
 def _range(real: Row, column: Column) -> str:
@@ -148,6 +121,7 @@ def _range(real: Row, column: Column) -> str:
 
 
 _COSTS: Mapping[str, tuple[str, Callable[[float], str]]] = {
+    "image_size": ("pixels a side", lambda value: f"{value:.0f}"),
     "slices": ("slices", lambda value: f"{value:.0f}"),
     "slices_of_distances": ("of them for distances", lambda value: f"{value:.0f}"),
     "accepted": ("accepted, %", lambda value: f"{100 * value:.0f}"),
@@ -193,8 +167,9 @@ def _overlap_row(one: ArmResult, results: Results) -> Row:
         "patients": pooled.patients,
     }
     for measure in OVERLAPS:
-        row |= {measure: one.estimate(measure).mean, f"{measure}_sd": one.over_runs(measure).sd}
-    row |= {"dice_low": pooled.low, "dice_high": pooled.high}
+        found = one.estimate(measure)
+        row |= {measure: found.mean, f"{measure}_sd": one.over_runs(measure).sd}
+        row |= {f"{measure}_low": found.low, f"{measure}_high": found.high}
     against = (results.against_real, results.against_longer, results.against_pig)
     for name, differences in zip(_COMPARED, against, strict=True):
         row |= _compared(name, differences.get(one.arm))

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import norm, t
 
 from pig_monai.metrics.bootstrap import estimate
 
@@ -66,8 +67,11 @@ def test_the_draws_are_of_trainings_too():
         rows = [row for row, times in zip(wide, how_often, strict=True) for _ in range(times)]
         drawn = [row[i] for row in rows for w in who for i in range(len(patients)) if patients[i] == f"p{w}"]
         means.append(np.mean(drawn))
+    of_trainings = values.mean(axis=1).var(ddof=1) / 3
+    stretched = t.ppf(0.975, 2 * (np.var(means) / of_trainings) ** 2) / norm.ppf(0.975)
+    expected = [values.mean() + stretched * (end - values.mean()) for end in np.quantile(means, [0.025, 0.975])]
     found = estimate(values, patients, seed=8, draws=200)
-    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])), abs=1e-12)
+    assert (found.low, found.high) == pytest.approx(tuple(expected), abs=1e-12)
     assert (found.mean, found.n) == (pytest.approx(values.mean()), len(patients))
 
 
@@ -75,15 +79,33 @@ def test_trainings_that_differ_widen_the_interval_as_the_variance_of_their_means
     """Patients without any spread: all that is uncertain is the trainings' mean, of variance σ² / k."""
     offsets = np.random.default_rng(6).normal(0, 0.1, 50)
     found = estimate(np.repeat(offsets[:, None], 30, axis=1), [f"p{i}" for i in range(30)], seed=0, draws=20000)
-    half = 1.959964 * offsets.std(ddof=1) / math.sqrt(50)
+    half = t.ppf(0.975, 49) * offsets.std(ddof=1) / math.sqrt(50)
     assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.05)
 
 
 def test_of_three_trainings_the_interval_has_their_whole_variance():
-    """Of −d, 0 and d one draw in 27 has −d alone, more than 2.5 %: widened by √(3/2) it ends the interval."""
+    """Of −d, 0 and d one draw in 27 has −d alone, more than 2.5 %: it ends the interval.
+
+    Widened by √(3/2), and as Student's by 4.30 / 1.96.
+    """
+    end = math.sqrt(1.5) * 4.302653 / 1.959964
     values = np.repeat([[-0.1], [0.0], [0.1]], 20, axis=1)
     found = estimate(values, [f"p{i}" for i in range(20)], seed=0, draws=20000)
-    assert (found.low, found.high) == pytest.approx((-0.1 * math.sqrt(1.5), 0.1 * math.sqrt(1.5)))
+    assert (found.low, found.high) == pytest.approx((-0.1 * end, 0.1 * end), rel=0.05)
+
+
+@pytest.mark.parametrize("of_trainings", [0.0, 0.6, 1.2])
+def test_ninety_five_of_a_hundred_intervals_hold_the_truth(of_trainings):
+    """36 patients, three trainings that differ less, as much and more than the patients' mean is uncertain."""
+    rng = np.random.default_rng(0)
+    patients = np.repeat(np.arange(36), 2)
+    held = 0
+    for seed in range(200):
+        of_patients = rng.normal(0, 4, 36)[patients]
+        values = of_patients + rng.normal(0, of_trainings, (3, 1)) + rng.normal(0, 2, (3, 72))
+        found = estimate(values, patients.astype(str), seed, draws=300)
+        held += found.patient_low <= 0 <= found.patient_high
+    assert 0.91 <= held / 200 <= 0.98
 
 
 def test_the_seed_decides_and_the_order_does_not():

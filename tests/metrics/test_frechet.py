@@ -66,6 +66,13 @@ def test_equal_samples_and_singular_covariances_do_not_go_below_zero():
     assert frechet_of_moments(np.zeros(2), np.zeros((2, 2)), np.ones(2), np.zeros((2, 2))) == 2
 
 
+def test_few_slices_of_many_features_have_that_of_their_moments():
+    rng = np.random.default_rng(4)
+    x, y = rng.standard_normal((9, 40)), rng.standard_normal((14, 40)) + 0.3
+    moments = (x.mean(axis=0), np.cov(x, rowvar=False), y.mean(axis=0), np.cov(y, rowvar=False))
+    assert frechet_distance(x, y) == pytest.approx(frechet_of_moments(*moments), rel=1e-7)
+
+
 def test_one_feature_is_a_covariance_too():
     one, other = np.array([[0.0], [2.0]]), np.array([[0.0], [4.0]])
     assert frechet_distance(one, other) == pytest.approx(1 + (8**0.5 - 2**0.5) ** 2)

@@ -11,8 +11,8 @@ from pig_monai.pairs_evaluation.figures import EQUAL, GENERATED, HELDOUT, SPLIT,
 
 
 def figure(metric: str, value: float | None, sample: str = GENERATED, region: str = "slice", name: str = "texture",
-           note: str = "") -> Figure:  # fmt: skip
-    return Figure(metric, name, region, sample, value, 100, 40, note)
+           note: str = "", ends: tuple[float, float] | None = None) -> Figure:  # fmt: skip
+    return Figure(metric, name, region, sample, value, 100, 40, note, *(ends or ()))
 
 
 def mask_tests(differ: dict[str, float]) -> dict[str, TwoSampleTest]:
@@ -32,7 +32,7 @@ def answered(*figures: Figure, differ: dict[str, float] | None = None) -> dict[s
 def test_as_many_slices_are_compared_with_real_patients():
     cells = answered(
         figure("frechet", 30.0), figure("frechet", 36.0, EQUAL), figure("frechet", 9.0, HELDOUT),
-        figure("frechet", 12.0, SPLIT), figure("frechet_low", 8.0, SPLIT), figure("frechet_high", 15.0, SPLIT),
+        figure("frechet", 12.0, SPLIT, ends=(8.0, 15.0)),
         figure("coverage", 0.5), figure("coverage", 0.3, EQUAL), figure("coverage", 0.6, HELDOUT),
         figure("frechet", 7.0, region="lesion"),
         figure("precision", None, note="refused: 4 slices are fewer than 10"),
@@ -48,10 +48,10 @@ def test_as_many_slices_are_compared_with_real_patients():
 
 
 def test_what_lies_in_the_range_of_real_patients_is_said_so():
-    real = (figure("frechet", 12.0, SPLIT), figure("frechet_low", 8.0, SPLIT), figure("frechet_high", 15.0, SPLIT))
+    real = figure("frechet", 12.0, SPLIT, ends=(8.0, 15.0))
     words = "no farther from the training slices than other real patients may be"
-    assert answered(figure("frechet", 14.9), *real)["Do the slices"] == ["14.9", "12 (8 to 15)", words]
-    assert answered(figure("frechet", 15.1), *real)["Do the slices"][2].startswith("1.3 times")
+    assert answered(figure("frechet", 14.9), real)["Do the slices"] == ["14.9", "12 (8 to 15)", words]
+    assert answered(figure("frechet", 15.1), real)["Do the slices"][2].startswith("1.3 times")
 
 
 def test_masks_that_differ_are_named_the_worst_first():
@@ -71,16 +71,14 @@ def test_masks_that_differ_no_more_than_real_ones_do_not_count():
 
 def test_consistency_is_told_against_real_slices():
     def cells(generated: float, *real: Figure) -> list[str]:
-        made = figure(
-            "pair_consistency", generated, region="mask", name="segmenter", note="95 % interval 0.1 to 0.2"
-        )
+        made = figure("pair_consistency", generated, region="mask", name="segmenter", ends=(0.1, 0.2))
         return answered(made, *real)["Do mask and"]
 
     real = figure("pair_consistency", 0.52, HELDOUT, "mask", "segmenter")
-    assert cells(0.55, real)[:2] == ["55.0 %", "52.0 %"]
+    assert cells(0.55, real)[:2] == ["55.0 % (10.0 to 20.0)", "52.0 %"]
     assert "about as well" in cells(0.55, real)[2]
     assert cells(0.25, real)[2] == "-27.0 points from real slices"
-    assert cells(0.25)[1:] == ["–", "95 % interval 0.1 to 0.2; no real slices to compare with"]
+    assert cells(0.25)[1:] == ["–", "no real slices to compare with"]
     assert "Do mask and" not in answered()
 
 
@@ -99,3 +97,14 @@ def test_copies_and_preference_are_told():
     ]
     assert memory(0, 0.3)[0][2] == "none is much nearer to one training patient"
     assert memory(0, 0.3)[1][2] == "as chance would have it (p 0.300)"
+
+
+def test_masks_are_told_from_slices_in_what_is_remembered():
+    copies = [
+        figure("suspected_copies", n, region=region, name="pixels") for n, region in ((0, "slice"), (2, "mask"))
+    ]
+    rows = answers(copies, [TEXTURE], Comparison(copies, {}, {}))
+    assert [row[:2] for row in rows if "copies" in row[0]] == [
+        ["Are there copies of training slices? (pixels)", "0 of 40"],
+        ["Are there copies of training masks? (pixels)", "2 of 40"],
+    ]

@@ -56,7 +56,7 @@ def test_held_out_slices_count_for_the_dimensions_and_a_handful_does_not_matter(
 def test_a_handful_of_held_out_slices_is_refused_by_name(generated):
     found = compare_features(REAL, generated, HELDOUT_SLICES[:9], patients=(OWNERS[0], OWNERS[1][:9]), fid=True)
     heldout = [figure for figure in found if figure.sample == HELDOUT]
-    assert [figure.metric for figure in heldout] == list(METRICS)
+    assert [figure.metric for figure in heldout] == [*METRICS, "fid"]
     assert {(f.value, f.n_generated, f.note) for f in heldout} == {
         (None, 9, "refused: 9 slices are fewer than 10")
     }
@@ -107,8 +107,13 @@ def test_fid_keeps_all_dimensions_and_says_when_the_covariance_is_singular():
     assert fid.value == pytest.approx(frechet_distance(wide, made))
     assert "60 slices for 70 features: the covariance is singular" in fid.note
     assert find(found, "fid", "features", "slice", HELDOUT).value == pytest.approx(frechet_distance(wide, held))
+    equal = find(found, "fid", "features", "slice", EQUAL)  # as many as held-out ones, so that the two compare
+    drawn = np.random.default_rng(0)
+    draws = [frechet_distance(wide, made[drawn.choice(80, 55, False)]) for _ in range(DRAWS)]
+    assert (equal.n_generated, equal.value) == (55, pytest.approx(np.mean(draws)))
     assert find(found, "frechet", "features", "slice").value < fid.value
-    assert find(compare_features(REAL, GENERATED_SLICES, fid=True), "fid", "features", "slice").note == ""
+    many = find(compare_features(REAL, GENERATED_SLICES, fid=True), "fid", "features", "slice")
+    assert "singular" not in many.note
     assert find(compare_features(REAL, GENERATED_SLICES), "fid", "features", "slice") is None
 
 
@@ -157,8 +162,8 @@ def test_generated_slices_of_the_same_distribution_lie_among_the_choices():
     for heldout in (HELDOUT_SLICES, None):
         owners = (OWNERS[0], OWNERS[1] if heldout is not None else [])
         near, off = (compare_features(REAL, one, heldout, patients=owners) for one in (same, far))
-        bounds = [find(near, f"frechet_{end}", "features", "slice", SPLIT).value for end in ("low", "high")]
         mean = find(near, "frechet", "features", "slice", SPLIT)
+        bounds = (mean.low, mean.high)
         assert bounds[0] < mean.value < bounds[1]
         everyone = len(REAL) + (0 if heldout is None else len(heldout))
         assert mean.n_real <= everyone - mean.n_generated

@@ -67,7 +67,10 @@ def write_training(folder: Path, role: str, parameters: int, rates: Mapping[int,
         batch: slices a step.
     """
     folder.mkdir(parents=True)
-    content = {"model": {"weight": torch.zeros(parameters)}, "meta": {"iteration": max(rates, default=1)}}
+    content = {
+        "model": {"weight": torch.zeros(parameters)},
+        "meta": {"iteration": max(rates, default=1), "versions": {"torch": "2"}},
+    }
     torch.save(content, folder / f"model_{role}.pt")
     (folder / "run.json").write_text(json.dumps({"settings": {"batch_size": batch}}))
     lines = [f"{iteration},{rate}" for iteration, rate in rates.items()]

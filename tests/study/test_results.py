@@ -15,13 +15,14 @@ from pig_monai.pairs.rejection import NO_LIMITS
 from pig_monai.pairs.ways import slice_sampler
 from pig_monai.study.arms import Arm, Kind, arms
 from pig_monai.study.charts import COLOURS, dice_by_pairs, gains
+from pig_monai.study.columns import COLUMNS
 from pig_monai.study.methods import METHODS
 from pig_monai.study.report import in_short
 from pig_monai.study.results import RATE, ArmResult, MethodResult, Results, signed_rank
 from pig_monai.study.tables import (
     costs_table,
     differences_table,
-    likeness_table,
+    likeness_tables,
     overlaps_table,
     pairing_table,
     table1_rows,
@@ -225,6 +226,7 @@ def figure(sample: str, value: float | None, n: int = 3, features: str = "textur
         "region": "slice",
         "sample": sample,
         "value": value,
+        "n_real": 5,
         "n_generated": n,
         "note": "",
     }
@@ -291,35 +293,41 @@ def test_the_seconds_of_a_sampling_are_found_in_what_it_says(tmp_path, capsys):
 
 
 def test_what_was_refused_is_a_dash():
-    row = {"method": "joint", "masks": "generated", "accepted": 0.5, "parameters": 2_000_000}
-    row |= {
-        "slices": 4.0,
-        "slices_of_distances": 3.0,
-        "iterations": 5,
-        "trainings": 1,
-        "training_minutes": None,
-        "seconds_a_slice": 0.25,
-        "consistency": 0.5,
-        "consistency_sd": None,
-    }
-    names = [
-        "frechet_inception",
-        "kernel_inception",
-        "frechet_dinov2",
-        "frechet_texture",
-        "frechet_texture_lesion",
-        "frechet_segmenter",
-        "kernel_texture",
-    ]
-    names += ["precision_texture", "recall_texture", "coverage_texture", "copies", "hits", "lesions", "training_p"]
-    rows = [row | dict.fromkeys(names) | {"frechet_texture": 3.0}]
-    head, body = likeness_table(rows)
-    assert head == ["method", "Fréchet, texture"]
-    assert body == [["joint", "3"], ["real, held out", "–"], ["real, any patients", "–"]]
-    head, body = pairing_table(rows)
+    row = dict.fromkeys(column.shown for column in COLUMNS)
+    row |= {"method": "joint", "masks": "generated", "image_size": 64, "accepted": 0.5, "parameters": 2_000_000}
+    row |= {"slices": 4.0, "slices_of_distances": 3.0, "iterations": 5, "trainings": 1, "training_minutes": None}
+    row |= {"seconds_a_slice": 0.25, "consistency": 0.5, "frechet_texture": 3.0, "lesions": None}
+    (readable,) = likeness_tables([row])  # a table a feature space that was measured
+    assert readable.head == ["by texture", "Fréchet"]
+    assert readable.rows == [["joint", "3"], ["real, held out", "–"], ["real, any patients", "–"]]
+    head, body = pairing_table([row])
     assert (head, body[0]) == (["method", "consistency, Dice, %"], ["joint", "50.0"])
-    shown = dict(zip(costs_table(rows).head, costs_table(rows).rows[0], strict=True))
-    assert (shown["training, min"], shown["s a slice"]) == ("–", "0.25")
+    row |= {"consistency_low": 0.4, "consistency_high": 0.625}
+    assert pairing_table([row]).rows[0] == ["joint", "50.0 (40.0 to 62.5)"]
+    shown = dict(zip(costs_table([row]).head, costs_table([row]).rows[0], strict=True))
+    assert (shown["training, min"], shown["s a slice"], shown["pixels a side"]) == ("–", "0.25", "64")
+
+
+def test_memory_in_one_fold_is_not_averaged_away(phantom_dataset, tmp_path):
+    """Copies are added up, and the smallest p of the folds counts, corrected for these and for the methods."""
+    folds = sorted({entry["fold"] for entry in read_datalist(phantom_dataset)["training"]} - {-1})[:2]
+    one = study(phantom_dataset, tmp_path, methods=["joint", "SegGuidedDif"], folds=folds)
+    for method, found in {"joint": [(3, 0.001), (2, 0.9)], "SegGuidedDif": [(0, 0.4), (0, 0.3)]}.items():
+        for fold, (copies, p) in zip(folds, found, strict=True):
+            figures = [
+                figure("generated", value, features="pixels") | {"metric": metric}
+                for metric, value in (("suspected_copies", copies), ("nearest_in_training_p", p))
+            ]
+            write_quality(tmp_path / f"fold_{fold}/quality/{method}", figures)
+    results = [MethodResult(one, method) for method in one.chosen]
+    columns = {column.name: column for column in COLUMNS}
+    pooled = {
+        result.method.name: [
+            columns[name].pooled(result.figure(columns[name].key)) for name in ("copies", "training_p")
+        ]
+        for result in results
+    }
+    assert pooled == {"joint": [5, pytest.approx(0.002)], "SegGuidedDif": [0, pytest.approx(0.6)]}
 
 
 def test_a_spread_of_one_value_has_no_deviation():

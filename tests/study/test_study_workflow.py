@@ -162,10 +162,14 @@ def test_another_budget_is_refused_and_other_methods_are_not(study, phantom_data
     with pytest.raises(PigError, match=r"seed is 5, but .* take another output"):
         check(seed=5)
     check(seed=5, output=str(tmp_path / "new"))
-    run = output / "fold_0/networks/generator/run.json"
-    run.write_text(run.read_text().replace('"prediction": "sample"', '"prediction": "v"'))
-    with pytest.raises(PigError, match=r"generator predicts v, and other methods would sample"):
-        check()
+    inputs = output / "inputs.json"
+    for name in ("dataset", "configs/train.yaml", "configs/presets/methods/SegGuidedDif.yaml"):
+        recorded = json.loads(inputs.read_text())
+        inputs.write_text(json.dumps({**recorded, name: "of something else"}))
+        with pytest.raises(PigError, match=f"{name} has changed since runs in .* were made; take another output"):
+            check()
+        inputs.write_text(json.dumps(recorded))
+    check()
     shutil.rmtree(output / ".marks")  # nothing is done: nothing is kept
     check(seed=5)
 
