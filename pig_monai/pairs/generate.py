@@ -196,7 +196,7 @@ class _Leader:
 
     def _tell(self) -> None:
         pairs, job = self.pairs, self.job
-        cost = f"; {self.seconds / self.drawn:.3f} s a candidate" if self.drawn else ""
+        cost = f"; {self.seconds / self.drawn:.3f} s for each of {self.drawn}" if self.drawn else ""
         print(f"{self._found()}{cost}; rejected: {describe_counts(pairs.rejected)}", file=sys.stderr)
         if not job.replace_rejected and len(pairs.entries) < job.min_accepted * pairs.judged:
             error = too_few_accepted(len(pairs.entries), pairs.rejected, job.limits)

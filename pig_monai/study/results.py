@@ -34,8 +34,8 @@ REMEDY = (
     "let the study finish: give the same snakemake command again, and if nothing is to be done then, remove the "
     "folder .marks in the study's"
 )
-RATE = re.compile(r"([\d.]+) s a candidate")
-"""What a sampling says of its cost."""
+COST = re.compile(r"([\d.]+) s for each of (\d+)")
+"""What a sampling says of its cost: seconds a candidate, and how many it drew."""
 
 Key = tuple[str, str, str]
 """A figure's metric, features and region."""
@@ -50,7 +50,7 @@ class Cost:
         iterations: of each of them; the most.
         trainings: how many it takes, shared ones included.
         minutes: of all trainings that it takes, shared ones included; None where too short to be measured.
-        seconds: a slice that was accepted, of the last sampling; None where its log does not say.
+        seconds: a slice that was accepted, of all calls of the sampling; None where its log does not say.
         versions: of the packages that each network was trained with.
     """
 
@@ -167,14 +167,16 @@ class MethodResult:
         networks = [self._checkpoint(fold, training) for training in trainings.networks()]
         minutes = [self._minutes(fold, training) for training in trainings.all()]
         log = self.study.output / layout.log(layout.pairs(fold, self.method.name))
-        rates = RATE.findall(log.read_text(errors="replace")) if log.is_file() else []
+        calls = COST.findall(log.read_text(errors="replace")) if log.is_file() else []
+        drawn = sum(int(number) for _, number in calls)
+        seconds = sum(float(each) * int(number) for each, number in calls)
         known = [one for one in minutes if one is not None]
         return Cost(
             sum(tensor.numel() for one in networks for tensor in one["model"].values()),
             max(one["meta"]["iteration"] for one in networks),
             len(minutes),
             sum(known) if len(known) == len(minutes) else None,
-            float(rates[-1]) / self._accepted(fold) if rates else None,
+            seconds / drawn / self._accepted(fold) if drawn else None,
             [one["meta"]["versions"] for one in networks],
         )
 

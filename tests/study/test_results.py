@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 
 import numpy as np
@@ -18,7 +19,7 @@ from pig_monai.study.charts import COLOURS, dice_by_pairs, gains
 from pig_monai.study.columns import COLUMNS
 from pig_monai.study.methods import METHODS
 from pig_monai.study.report import in_short
-from pig_monai.study.results import RATE, ArmResult, MethodResult, Results, signed_rank
+from pig_monai.study.results import COST, ArmResult, MethodResult, Results, signed_rank
 from pig_monai.study.tables import (
     costs_table,
     differences_table,
@@ -272,7 +273,9 @@ def test_costs_are_of_all_trainings_and_of_accepted_pairs(phantom_dataset, tmp_p
     pairs.mkdir(parents=True)
     (pairs / "report.json").write_text('{"accepted": 8, "candidates": 12}')
     (tmp_path / "logs/fold_0/pairs").mkdir(parents=True)
-    said = "4 pairs of 6 candidates in X; 9.000 s a candidate\n8 pairs of 12 candidates in X; 0.500 s a candidate"
+    said = (
+        "8 pairs of 9 candidates in X; 0.600 s for each of 9\n8 pairs of 12 candidates in X; 0.200 s for each of 3"
+    )
     (tmp_path / "logs/fold_0/pairs/PIG.log").write_text(said)
     (row,) = table1_rows(Results.read(one))
     assert (row["parameters"], row["iterations"], row["trainings"]) == (18, 90, 2)
@@ -285,11 +288,12 @@ def test_costs_are_of_all_trainings_and_of_accepted_pairs(phantom_dataset, tmp_p
     assert table1_rows(Results.read(one))[0]["training_minutes"] is None  # too short to be measured
 
 
-def test_the_seconds_of_a_sampling_are_found_in_what_it_says(tmp_path, capsys):
+def test_the_seconds_of_a_sampling_are_found_in_what_it_says(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("pig_monai.pairs.generate.time.perf_counter", itertools.count(0, 0.5).__next__)
     sampler = slice_sampler(loaded("generator", Mix(0.8, 0.0), condition="none"), None, **SETTINGS)
     generate(sampler, tmp_path / "slices", NO_LIMITS, num_pairs=2)
-    (found,) = RATE.findall(capsys.readouterr().err)
-    assert float(found) >= 0
+    ((seconds, drawn),) = COST.findall(capsys.readouterr().err)
+    assert (float(seconds), drawn) == (0.25, "2")  # a batch of two took a tick
 
 
 def test_what_was_refused_is_a_dash():
