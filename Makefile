@@ -57,13 +57,14 @@ demo: install  ## phantom DICOM → slices → short trainings → 32 pairs → 
 
 # Every method of the paper's tables on a small phantom at a tiny budget: it shows that the study runs, and no more.
 SMOKE := runs/study-smoke
-STUDY := $(VENV)/bin/snakemake -s workflows/study.smk --configfile workflows/study-smoke.yaml
+STUDY := $(VENV)/bin/snakemake -s workflows/study.smk --configfile workflows/study-smoke.yaml \
+	--directory $(SMOKE) --config output=$(abspath $(SMOKE)) dataset_dir=$(abspath $(SMOKE)/dataset)
 study-smoke: install  ## the whole study in small, on the phantom → runs/study-smoke/report.html; resumes
 	test -f $(SMOKE)/phantom/phantom.json || $(PY) data_prep/make_phantom.py --output $(SMOKE)/phantom --patients 30 \
 		--seed 2 --overwrite true
 	$(PY) data_prep/dicom_to_slices.py --input $(SMOKE)/phantom/dicom --masks $(SMOKE)/phantom/masks \
 		--output $(SMOKE)/dataset --size 64
-	$(STUDY) --unlock --quiet all  # after kill -9
+	$(STUDY) --unlock --quiet all  # after kill -9; its working directory and lock are its own
 	$(STUDY) --cores 2 --quiet rules
 
 TESTS :=

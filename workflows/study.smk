@@ -39,15 +39,16 @@ from snakemake.exceptions import WorkflowError
 
 from pig_monai.errors import PigError
 from pig_monai.study import layout
+from pig_monai.study.inputs import check_unchanged, record
 from pig_monai.study.nodes import nodes
 from pig_monai.study.settings import Study
 
 PYTHON = str(config.get("python", sys.executable))
 try:
     STUDY = Study.read(config)
-    if workflow.is_main_process:  # not in a cluster's jobs: it reads the whole dataset
-        STUDY.check_unchanged()
     NODES = nodes(STUDY, PYTHON)
+    if workflow.is_main_process:  # not in a cluster's jobs: it reads the whole dataset
+        check_unchanged(STUDY, NODES)
 except PigError as error:
     raise WorkflowError(str(error))
 THREADS = int(config.get("threads", 1))
@@ -68,7 +69,7 @@ REPORT = mark("report-" + hashlib.sha256("\n".join(node.name for node in NODES).
 
 
 onstart:
-    STUDY.record(config)
+    record(STUDY, NODES, config)
     for former in STUDY.output.glob(layout.mark("report-*")):  # report.html will not be of those nodes any more
         if former != Path(REPORT):
             former.unlink()

@@ -29,8 +29,8 @@ class Spread:
 
     @property
     def total(self) -> float | None:
-        """Sum of what is known."""
-        return sum(self.known) if self.known else None
+        """The sum; None unless all are known."""
+        return sum(self.known) if len(self.known) == len(self.values) else None
 
     @property
     def sd(self) -> float | None:

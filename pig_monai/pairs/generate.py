@@ -146,7 +146,7 @@ class _Leader:
             self._draw_pictures()
         except StopAskedError as asked:
             pairs.save(job.num_pairs)
-            print(f"stopped with {self._found()}; the same command continues", file=sys.stderr)
+            print(f"stopped with {self._found()}{self._cost()}; the same command continues", file=sys.stderr)
             sys.exit(asked.status)
         except BaseException:
             pairs.save(job.num_pairs)
@@ -194,10 +194,12 @@ class _Leader:
         pairs = self.pairs
         return f"{len(pairs.entries)} {self.sampler.things} of {pairs.judged} candidates in {self.job.folder}"
 
+    def _cost(self) -> str:
+        return f"; {self.seconds / self.drawn:.3f} s a candidate ({self.drawn} drawn)" if self.drawn else ""
+
     def _tell(self) -> None:
         pairs, job = self.pairs, self.job
-        cost = f"; {self.seconds / self.drawn:.3f} s for each of {self.drawn}" if self.drawn else ""
-        print(f"{self._found()}{cost}; rejected: {describe_counts(pairs.rejected)}", file=sys.stderr)
+        print(f"{self._found()}{self._cost()}; rejected: {describe_counts(pairs.rejected)}", file=sys.stderr)
         if not job.replace_rejected and len(pairs.entries) < job.min_accepted * pairs.judged:
             error = too_few_accepted(len(pairs.entries), pairs.rejected, job.limits)
             print(f"warning: {error}", file=sys.stderr)

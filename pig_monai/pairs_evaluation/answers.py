@@ -114,40 +114,27 @@ def _consistency(found: Sequence[Figure]) -> list[list[str]]:
     return [[question, f"{100 * generated.value:.1f} %{in_per_cent(generated)}", reached, words]]
 
 
-_REMEMBERED = {
-    SLICE: (
-        "Are there copies of training slices? (pixels)",
-        "look at the gallery below",
-        "Is it nearer to its training patients? (pixels)",
-    ),
-    MASK: (
-        "Are there copies of training masks? (pixels)",
-        "those masks were remembered",
-        "Are the masks nearer to those of training patients? (pixels)",
-    ),
-}
-"""By region: both questions, and what to say of copies."""
-
-
 def _memory(found: Sequence[Figure]) -> list[list[str]]:
-    return [row for region in _REMEMBERED for row in _remembered(found, region)]
+    rows = []
+    copies = find(found, "suspected_copies", "pixels", SLICE)
+    if copies is not None and copies.value is not None:
+        question = "Are there copies of training slices? (pixels)"
+        words = "look at the gallery below" if copies.value else "none is much nearer to one training patient"
+        rows.append([question, f"{copies.value:.0f} of {copies.n_generated}", "–", words])
+    rows += _preference("Is it nearer to its training patients? (pixels)", "pixels", SLICE, found)
+    rows += _preference("Are the masks nearer to those of training patients?", "outline", MASK, found)
+    return rows
 
 
-def _remembered(found: Sequence[Figure], region: str) -> list[list[str]]:
-    about_copies, there_are, about_nearness = _REMEMBERED[region]
-    copies = find(found, "suspected_copies", "pixels", region)
+def _preference(question: str, features: str, region: str, found: Sequence[Figure]) -> list[list[str]]:
     share, expected, p = (
-        find(found, name, "pixels", region)
+        find(found, name, features, region)
         for name in ("nearest_in_training", "nearest_in_training_expected", "nearest_in_training_p")
     )
-    rows = []
-    if copies is not None and copies.value is not None:
-        words = there_are if copies.value else "none is much nearer to one training patient"
-        rows.append([about_copies, f"{copies.value:.0f} of {copies.n_generated}", "–", words])
     known = [one.value for one in (share, expected, p) if one is not None and one.value is not None]
-    if len(known) == 3:
-        nearer, by_chance, chance = known
-        found_more = "more than by chance: it remembers" if chance < SIGNIFICANT else "as chance would have it"
-        words = f"{found_more} (p {probability(chance)})"
-        rows.append([about_nearness, f"{100 * nearer:.0f} %", f"{100 * by_chance:.0f} % expected", words])
-    return rows
+    if len(known) < 3:
+        return []
+    nearer, by_chance, chance = known
+    found_more = "more than by chance: it remembers" if chance < SIGNIFICANT else "as chance would have it"
+    words = f"{found_more} (p {probability(chance)})"
+    return [[question, f"{100 * nearer:.0f} %", f"{100 * by_chance:.0f} % expected", words]]

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pig_monai.features.pixels import PIXELS
 from pig_monai.features.space import MASK, SLICE, FeatureSpace
 from pig_monai.metrics.memorisation import LEAST_PATIENTS, Copies, find_copies, training_preference
 from pig_monai.metrics.projection import fit_projection
@@ -60,14 +59,13 @@ def compare_samples(samples: Samples, spaces: Sequence[FeatureSpace], seed: int)
     rows, tests = mask_figures(samples)
     figures += rows
     copies: dict[str, Copies] = {}
-    for space in (space for space in spaces if SLICE in space.regions):
-        rows, found = memorisation_figures(samples, space, SLICE, seed)
-        figures += rows
-        if found is not None:
-            copies[space.name] = found
-    made = not any("mask_of" in entry for entry in generated.entries)
-    if made and (PIXELS.name, MASK) in generated.features:  # given masks are those of the training slices
-        figures += memorisation_figures(samples, PIXELS, MASK, seed)[0]
+    for space in spaces:
+        if SLICE in space.regions:
+            rows, found = copy_figures(samples, space)
+            figures += rows
+            if found is not None:
+                copies[space.name] = found
+        figures += preference_figures(samples, space, seed)
     return Comparison(figures, copies, tests)
 
 
@@ -98,52 +96,70 @@ def mask_figures(samples: Samples) -> tuple[list[Figure], dict[str, TwoSampleTes
     return figures, tests
 
 
-def memorisation_figures(
-    samples: Samples, space: FeatureSpace, region: str, seed: int
-) -> tuple[list[Figure], Copies | None]:
-    """Look for copies of training slices, and for a preference of training patients, in one feature space.
-
-    Args:
-        samples: what was measured.
-        space: in which it was.
-        region: ``slice``, or ``mask`` for masks that a network made.
-        seed: of the random choices of patients.
+def copy_figures(samples: Samples, space: FeatureSpace) -> tuple[list[Figure], Copies | None]:
+    """Look for copies of training slices in one feature space.
 
     Returns:
-        the figures ``suspected_copies`` (a number); with held-out slices ``nearest_in_training`` (a
-        share), ``nearest_in_training_expected``, ``nearest_in_training_p`` and ``distance_ratio``, and without
-        them ``distance_ratio_in_training``; and the copies, None where the patients are too few to tell.
+        the figures ``suspected_copies`` (a number of slices) and, where nobody was held out,
+        ``distance_ratio_in_training``; and the copies, None where the patients are too few to tell.
     """
     training, generated, heldout = samples
 
-    def figure(metric: str, value: float | None, note: str = "") -> Figure:
-        return Figure(metric, space.name, region, GENERATED, value, len(training), len(generated), note)
+    def figure(metric: str, value: float | None, note: str) -> Figure:
+        return Figure(metric, space.name, SLICE, GENERATED, value, len(training), len(generated), note)
 
-    key = (space.name, region)
-    project = fit_projection(training.features[key], None, space.standardise)
-    real, made = project(training.features[key]), project(generated.features[key])
-    held = None if heldout is None else project(heldout.features[key])
+    real, made, *held = _projected(samples, space, SLICE)
     try:
-        copies = find_copies(made, real, training.patients, held)
+        copies = find_copies(made, real, training.patients, held[0] if held else None)
     except ValueError as cause:
         return [figure("suspected_copies", None, f"refused: {cause}")], None
     limits = f"relative distance below {copies.limit:.3f}; of real slices 99 % are above {copies.usual_end:.3f}"
     shared = f"; {copies.shared} real slices are another patient's, too: one patient under two names?"
     suspected = float(np.count_nonzero(copies.suspected))
     figures = [figure("suspected_copies", suspected, limits + (shared if copies.shared else ""))]
-    if heldout is None or held is None:
-        return [*figures, figure("distance_ratio_in_training", copies.ratio, "no held-out patients")], copies
-    found = training_preference(made, real, training.patients, held, heldout.patients, seed)
-    counted = f"{found.patients[0]} training and {found.patients[1]} held-out patients"
-    few = "; too few to be certain" if found.patients[1] < LEAST_PATIENTS else ""
-    return [
-        *figures,
-        figure("nearest_in_training", found.share, counted + few),
-        figure("nearest_in_training_expected", found.expected, "share of the training patients among all"),
-        figure(
-            "nearest_in_training_p",
-            found.p_value,
-            "how often random choices of the held-out patients give as much",
-        ),
-        figure("distance_ratio", found.ratio, "at equal numbers of patients; 1 is expected, less is memory"),
-    ], copies
+    if heldout is None:
+        figures.append(figure("distance_ratio_in_training", copies.ratio, "no held-out patients"))
+    return figures, copies
+
+
+def preference_figures(samples: Samples, space: FeatureSpace, seed: int) -> list[Figure]:
+    """Test whether slices, or masks that were made, are near to those of training patients beyond chance.
+
+    Of masks there is no more than this test: another patient's may be nearly the same, so that a single copy cannot
+    be told.
+
+    Returns:
+        the figures ``nearest_in_training`` (a share), ``nearest_in_training_expected``, ``nearest_in_training_p``
+        and ``distance_ratio``, of slices and, in a space that serves memorisation alone, of what else it looks at;
+        none without held-out patients, or where there are too few training patients.
+    """
+    training, generated, heldout = samples
+    if heldout is None or len(set(training.patients)) < LEAST_PATIENTS:
+        return []
+    figures = []
+    for region in (region for region in space.regions if region == SLICE or not space.distances):
+        real, made, held = _projected(samples, space, region)
+        found = training_preference(made, real, training.patients, held, heldout.patients, seed)
+        counted = f"{found.patients[0]} training and {found.patients[1]} held-out patients"
+        few = "; too few to be certain" if found.patients[1] < LEAST_PATIENTS else ""
+        values = {
+            "nearest_in_training": (found.share, counted + few),
+            "nearest_in_training_expected": (found.expected, "share of the training patients among all"),
+            "nearest_in_training_p": (
+                found.p_value,
+                "how often random choices of the held-out patients give as much",
+            ),
+            "distance_ratio": (found.ratio, "at equal numbers of patients; 1 is expected, less is memory"),
+        }
+        figures += [
+            Figure(metric, space.name, region, GENERATED, value, len(training), len(generated), note)
+            for metric, (value, note) in values.items()
+        ]
+    return figures
+
+
+def _projected(samples: Samples, space: FeatureSpace, region: str) -> list[np.ndarray]:
+    """Return the features of training, generated and, if any, held-out slices, in units of the training ones."""
+    features = [one.features[space.name, region] for one in samples if one is not None]
+    project = fit_projection(features[0], None, space.standardise)
+    return [project(one) for one in features]

@@ -18,7 +18,7 @@ from pig_monai.cli import as_bool
 from pig_monai.data.folder import DATALIST, Entry, fingerprint, read_datalist
 from pig_monai.evaluation.results import as_csv
 from pig_monai.evaluation.segmenters import Segmenter, given_weights, load_segmenter
-from pig_monai.features.pixels import PIXELS
+from pig_monai.features.pixels import OUTLINES, PIXELS
 from pig_monai.features.pretrained import dinov2_space, inception_space
 from pig_monai.features.segmenter import SliceSegmenter
 from pig_monai.features.shape import SHAPE
@@ -147,7 +147,8 @@ class PairsEvaluation:
         if self.inception_weights is not None:
             given.append(inception_space(self.inception_weights, self.device, self.batch_size))
         own = [] if self.segmenter is None else [self.segmenter.space]
-        return within([*given, TEXTURE, SHAPE, *own, PIXELS], self.pairs.regions)
+        outlines = [OUTLINES] if self.pairs.made_masks else []
+        return within([*given, TEXTURE, SHAPE, *own, PIXELS, *outlines], self.pairs.regions)
 
     @cached_property
     def folder(self) -> Run:

@@ -54,6 +54,11 @@ class Pairs:
         return "label" in self.entries[0]
 
     @property
+    def made_masks(self) -> bool:
+        """Whether a network made the masks, too: given ones say whose they are."""
+        return self.have_masks and not any("mask_of" in entry for entry in self.entries)
+
+    @property
     def regions(self) -> tuple[str, ...]:
         """What can be compared with real slices."""
         return REGIONS if self.have_masks else (SLICE,)

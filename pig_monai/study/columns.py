@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 
 from pig_monai.features.space import LESION, MASK, SLICE
-from pig_monai.metrics.spread import Spread
-from pig_monai.metrics.two_samples import any_of
 from pig_monai.study.results import Key
 
 
-def _mean(over_folds: Spread) -> float | None:
-    return over_folds.mean
+class Kind(Enum):
+    """How the figures of several folds become one, and how it is shown."""
 
-
-def _total(over_folds: Spread) -> float | None:
-    return over_folds.total
-
-
-def _in_any(over_folds: Spread) -> float | None:
-    return any_of(over_folds.known) if over_folds.known else None
+    FIGURE = "figure"
+    """Mean and standard deviation, beside the figure of held-out slices."""
+    ESTIMATE = "estimate"
+    """The same; of a single fold with its confidence interval."""
+    COUNT = "count"
+    """Sum, of how many; nothing unless all folds are known."""
+    P_VALUE = "p-value"
+    """The smallest, corrected for the folds; shown as corrected for the methods, too."""
 
 
 @dataclass(frozen=True)
@@ -28,26 +27,21 @@ class Column:
     """A figure of table 1.
 
     Args:
-        name: in the CSV file, where ``<name>``, ``<name>_sd`` and ``<name>_real`` are columns; of a Fréchet
-            distance also ``<name>_real_low`` and ``<name>_real_high``, where random choices of real patients lie;
-            of a figure with an interval ``<name>_low`` and ``<name>_high``.
+        name: in the CSV file. Beside it stand, by kind: ``<name>_sd`` and ``<name>_real``, of held-out slices;
+            ``<name>_low`` and ``<name>_high``, the interval; ``<name>_of``, of how many a count is;
+            ``<name>_holm``, the p-value that is shown. Of a Fréchet distance also ``<name>_real_low`` and
+            ``<name>_real_high``, where random choices of real patients lie.
         title: for people.
         key: which figure of an evaluation of pairs.
         percent: shown in per cent.
-        spread: whether a standard deviation and the figure of real slices belong beside it.
-        interval: whether it has a confidence interval.
-        pooled: makes one figure of the folds'.
-        corrected: a p-value, of which ``<name>_holm``, corrected for the number of methods, is what is shown.
+        kind: what it is.
     """
 
     name: str
     title: str
     key: Key
     percent: bool = False
-    spread: bool = True
-    interval: bool = False
-    pooled: Callable[[Spread], float | None] = _mean
-    corrected: bool = False
+    kind: Kind = Kind.FIGURE
 
     @property
     def has_range(self) -> bool:
@@ -57,7 +51,7 @@ class Column:
     @property
     def shown(self) -> str:
         """The column of the CSV file that people are shown."""
-        return f"{self.name}_holm" if self.corrected else self.name
+        return f"{self.name}_holm" if self.kind == Kind.P_VALUE else self.name
 
 
 def _likeness(features: str) -> tuple[Column, ...]:
@@ -80,21 +74,6 @@ def _neighbours(features: str, region: str, suffix: str, of: str) -> tuple[Colum
     )
 
 
-def _remembered(region: str, prefix: str, copies: str, nearer: str) -> tuple[Column, ...]:
-    """Return what tells whether a region was remembered."""
-    return (
-        Column(f"{prefix}copies", copies, ("suspected_copies", "pixels", region), spread=False, pooled=_total),
-        Column(
-            f"{prefix}training_p",
-            f"{nearer}, p (Holm)",
-            ("nearest_in_training_p", "pixels", region),
-            spread=False,
-            pooled=_in_any,
-            corrected=True,
-        ),
-    )
-
-
 LIKENESS = {
     f"by {title}": _likeness(features)
     for features, title in (
@@ -103,12 +82,22 @@ LIKENESS = {
 }  # fmt: skip
 """A readable table a feature space, by title; of pretrained ones where the study names their weights."""
 
+_NEARNESS = "nearest_in_training_p"
+_FOUND = {
+    "consistency": ("consistency, Dice, %", "pair_consistency"),
+    "hits": ("lesions found, %", "pair_consistency_hits"),
+}
 PAIRING = (
-    Column("consistency", "consistency, Dice, %", ("pair_consistency", "segmenter", MASK), True, interval=True),
-    Column("hits", "lesions found, %", ("pair_consistency_hits", "segmenter", MASK), True, interval=True),
+    *(
+        Column(name, title, (metric, "segmenter", MASK), percent=True, kind=Kind.ESTIMATE)
+        for name, (title, metric) in _FOUND.items()
+    ),
     Column("lesions", "lesions a mask, median", ("median", "components", MASK)),
-    *_remembered(SLICE, "", "suspected copies", "nearer to training"),
-    *_remembered(MASK, "mask_", "suspected copies of masks", "masks nearer to training"),
+    Column("copies", "suspected copies", ("suspected_copies", "pixels", SLICE), kind=Kind.COUNT),
+    Column("training_p", "nearer to training, p (Holm)", (_NEARNESS, "pixels", SLICE), kind=Kind.P_VALUE),
+    Column(
+        "mask_training_p", "masks nearer to training, p (Holm)", (_NEARNESS, "outline", MASK), kind=Kind.P_VALUE
+    ),
 )
 COLUMNS = (*(column for columns in LIKENESS.values() for column in columns), *PAIRING)
 

@@ -13,6 +13,9 @@ from pig_monai.study.arms import Arm, Kind, arms
 from pig_monai.study.methods import Masks, Method, Training
 from pig_monai.study.settings import CONFIGS, Study
 
+INFERENCE = "inference.yaml"
+"""How slices are segmented: the evaluations read it beside their own config."""
+
 
 @dataclass(frozen=True)
 class Node:
@@ -21,6 +24,7 @@ class Node:
     Args:
         name: of the folder that it fills, inside the study's.
         command: what runs.
+        configs: that it reads, in the bundle's folder of them.
         needs: names of the nodes before it.
         grown: of those among them that may grow without changing what this node reads: the pairs folder of an arm
             that trains with its first so many pairs.
@@ -28,6 +32,7 @@ class Node:
 
     name: str
     command: Sequence[str]
+    configs: Sequence[str]
     needs: Sequence[str] = ()
     grown: Sequence[str] = ()
 
@@ -149,7 +154,7 @@ class _Fold:
             "overwrite": True,
         }
         name = layout.evaluation(self.fold, arm.name, seed)
-        return self._node(name, "evaluate", ["evaluate.yaml"], ids, [segmenter])
+        return self._node(name, "evaluate", ["evaluate.yaml"], ids, [segmenter], also_read=[INFERENCE])
 
     def measure(self, method: Method, baseline: Arm) -> Node:
         """Return the node of what a method's slices are like, by the first segmenter trained on real ones."""
@@ -163,7 +168,8 @@ class _Fold:
             "overwrite": True,
         }
         name = layout.quality(self.fold, method.name)
-        return self._node(name, "evaluate_pairs", ["evaluate_pairs.yaml"], ids, [self.pairs(method), segmenter])
+        needs = [self.pairs(method), segmenter]
+        return self._node(name, "evaluate_pairs", ["evaluate_pairs.yaml"], ids, needs, also_read=[INFERENCE])
 
     def _node(
         self,
@@ -173,10 +179,11 @@ class _Fold:
         ids: Mapping[str, Any],
         needs: Iterable[str] = (),
         grown: Sequence[str] = (),
+        also_read: Sequence[str] = (),
     ) -> Node:
         """Return a node whose command is one of the bundle's."""
         files = [str(CONFIGS / config) for config in configs]
         given = {**ids, "output_dir": self.study.output / name, "device": self.study.device}
         command = [self.python, "-m", "monai.bundle", "run", run_id, "--config_file", str(files)]
         command += [text for id_, value in given.items() for text in (f"--{id_}", str(value))]
-        return Node(name, command, list(needs), grown)
+        return Node(name, command, [*configs, *also_read], list(needs), grown)

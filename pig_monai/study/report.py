@@ -24,7 +24,7 @@ from pig_monai.pictures import lay_out
 from pig_monai.study.arms import Kind
 from pig_monai.study.charts import dice_by_pairs, gains, quality_by_seconds
 from pig_monai.study.methods import Masks
-from pig_monai.study.results import MethodResult, Results
+from pig_monai.study.results import ArmResult, MethodResult, Results
 from pig_monai.study.settings import CONFIGS
 from pig_monai.study.tables import (
     Row,
@@ -77,10 +77,11 @@ ABOUT_LIKENESS = (
 
 ABOUT_PAIRING = (
     "Consistency: Dice between the masks and what a segmenter trained on real slices finds, and the share of "
-    "lesions that it finds; in brackets 95 % intervals. Suspected copies are much nearer to one training patient "
-    "than to all others. Nearer to training, p: whether slices, or masks that were made, are nearer to those of "
-    "the patients trained on than chance explains, by pixels, in any fold; corrected for the number of methods. "
-    "Below 0.05 they remember them, as slices for masks of these patients well may."
+    "lesions that it finds; in brackets, of a single fold, 95 % intervals over the pairs. Suspected copies are "
+    "much nearer to one training patient than to all others. Nearer to training, p: whether slices, or masks that "
+    "were made, are nearer to those of the patients trained on than chance explains, by pixels, in any fold; "
+    "corrected for the number of methods. Below 0.05 they remember them, as slices for masks of these patients "
+    "well may."
 )
 
 ABOUT_COSTS = (
@@ -232,8 +233,8 @@ def _notes(results: Results) -> Iterator[str]:
         yield f"only fold {held} was held out: other patients may give other figures"
     if len(results.study.seeds) < 3:
         yield "fewer than three seeds a segmenter: chance of the training is hardly seen"
-    if len(_versions(results)) > 1:
-        yield "networks were trained with different versions of packages (see How it was done)"
+    if any(len(versions) > 1 for versions in _trained_with(results).values()):
+        yield "not all was trained with the same versions of packages (see How it was done)"
     yield "one generator training a method and fold: what another seed of it would change is in no interval"
     if results.of(Kind.BASELINE)[0].estimate("dice").patients < 20:
         yield "fewer than 20 held-out patients: intervals are wide, and tests find little"
@@ -292,24 +293,35 @@ def _gallery(one: MethodResult) -> list[str]:
         {Path(entry["image"]).name: entry for entry in _absolute(folder)}
         for folder in (one.study.dataset_dir, one.pairs_folder(one.study.folds[0]))
     )
-    shown = []
-    for found in one.quality[0]["nearest"].get("pixels", [])[:NEAREST]:
-        unseen = [] if found["heldout"] is None else [real[found["heldout"]]]
-        columns = (made[found["pair"]], real[found["slice"]], *unseen)
-        tiles = [slice_tiles([entry], one.image_size, TILE)[0] for entry in columns]
-        caption = f"relative distance {found['relative_distance']:.2f}"
-        shown.append(picture(lay_out(tiles, columns=len(tiles)), caption))
+    nearest = one.quality[0]["nearest"].get("pixels", [])[:NEAREST]
     head = f"<h3>{one.method.name}</h3>"
-    if not shown:
+    if not nearest:
         return [head, paragraph("Too few patients to look for copies.")]
+    columns = [[made[found["pair"]] for found in nearest], [real[found["slice"]] for found in nearest]]
+    if nearest[0]["heldout"] is not None:
+        columns.append([real[found["heldout"]] for found in nearest])
+    if one.method.masks == Masks.NONE:  # outlines would tell the real ones, and hide what is to be compared
+        columns = [[{"image": entry["image"]} for entry in column] for column in columns]
+    tiles = zip(*(slice_tiles(column, one.image_size, TILE) for column in columns), strict=True)
+    shown = [
+        picture(lay_out(row, columns=len(row)), f"relative distance {found['relative_distance']:.2f}")
+        for row, found in zip(tiles, nearest, strict=True)
+    ]
     copies = one.note(("suspected_copies", "pixels", SLICE))
-    return [head, paragraph(f"Suspected copies: {copies}."), figures(shown, "wide")]
+    said = paragraph(f"Suspected copies, in the first fold: {copies}.")
+    return [head, said, figures(shown, "wide")]
 
 
-def _versions(results: Results) -> list[dict[str, str]]:
-    """Return the versions of packages that the study's networks were trained with, each once."""
-    found = [versions for one in results.methods for cost in one.costs for versions in cost.versions]
-    return [one for i, one in enumerate(found) if one not in found[:i]]
+def _trained_with(results: Results) -> dict[str, list[str]]:
+    """Return which versions of packages the study was trained with, each once."""
+    trained: dict[str, Sequence[MethodResult | ArmResult]] = {
+        "generators trained with": results.methods,
+        "segmenters trained with": results.arms,
+    }
+    return {
+        what: list(dict.fromkeys(_named(versions) for row in rows for versions in row.versions))
+        for what, rows in trained.items()
+    }
 
 
 def _named(packages: Mapping[str, str]) -> str:
@@ -332,7 +344,7 @@ def _provenance(results: Results) -> list[str]:
             {
                 "dataset": str(read_datalist(study.dataset_dir).get("name")),
                 "the dataset (SHA-256)": fingerprint(study.dataset_dir),
-                "networks trained with": "; or ".join(map(_named, _versions(results))),
+                **{what: "; or ".join(found) for what, found in _trained_with(results).items()},
                 "reported with": _named(versions()),
             }
         ),

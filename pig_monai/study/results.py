@@ -6,7 +6,7 @@ import re
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from pig_monai.files import read_json, read_rows
 from pig_monai.metrics.bootstrap import Estimate, estimate
 from pig_monai.metrics.spread import Spread
 from pig_monai.metrics.two_samples import holm
-from pig_monai.pairs_evaluation.distances import METRICS
 from pig_monai.pairs_evaluation.figures import EQUAL, GENERATED, HELDOUT, SPLIT, Figure, find
 from pig_monai.study import layout
 from pig_monai.study.arms import Arm, Kind, arms
@@ -34,8 +33,11 @@ REMEDY = (
     "let the study finish: give the same snakemake command again, and if nothing is to be done then, remove the "
     "folder .marks in the study's"
 )
-COST = re.compile(r"([\d.]+) s for each of (\d+)")
+COST = re.compile(r"([\d.]+) s a candidate \((\d+) drawn\)")
 """What a sampling says of its cost: seconds a candidate, and how many it drew."""
+
+Versions = Mapping[str, str]
+"""Of packages, by name."""
 
 Key = tuple[str, str, str]
 """A figure's metric, features and region."""
@@ -50,8 +52,7 @@ class Cost:
         iterations: of each of them; the most.
         trainings: how many it takes, shared ones included.
         minutes: of all trainings that it takes, shared ones included; None where too short to be measured.
-        seconds: a slice that was accepted, of all calls of the sampling; None where its log does not say.
-        versions: of the packages that each network was trained with.
+        seconds: a slice that was accepted, of all calls of the sampling that its log tells of; None for none.
     """
 
     parameters: int
@@ -59,7 +60,6 @@ class Cost:
     trainings: int
     minutes: float | None
     seconds: float | None
-    versions: Sequence[dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class MethodResult:
         found: list[Figure | None] = []
         for figures in self.figures:
             heldout = find(figures, *key, HELDOUT)
-            refused = key[0] in METRICS and heldout is not None and heldout.value is None
+            refused = heldout is not None and heldout.value is None
             made = find(figures, *key, EQUAL) or find(figures, *key, GENERATED)
             found.append(None if refused or made is None or made.value is None else made)
         return found
@@ -153,14 +153,20 @@ class MethodResult:
     def range_of_real(self, key: Key) -> tuple[float | None, float | None]:
         """Return between what 95 % of the random choices of real patients lie, of a Fréchet distance."""
         found = self._of(key, SPLIT)
-        return Spread([None if one is None else one.low for one in found]).mean, Spread(
-            [None if one is None else one.high for one in found]
-        ).mean
+        low = Spread([None if one is None else one.low for one in found])
+        high = Spread([None if one is None else one.high for one in found])
+        return low.mean, high.mean
 
     def interval(self, key: Key) -> tuple[float | None, float | None]:
         """Return the confidence interval of a figure of generated slices; none of several folds' mean."""
         first, *others = self._of(key, GENERATED)
         return (None, None) if first is None or others else (first.low, first.high)
+
+    @property
+    def versions(self) -> list[Versions]:
+        """With which versions of packages each of its networks was trained."""
+        trained = self.study.trainings(self.method).all()
+        return [self._checkpoint(fold, one)["meta"]["versions"] for fold in self.study.folds for one in trained]
 
     def _cost(self, fold: int) -> Cost:
         trainings = self.study.trainings(self.method)
@@ -177,7 +183,6 @@ class MethodResult:
             len(minutes),
             sum(known) if len(known) == len(minutes) else None,
             seconds / drawn / self._accepted(fold) if drawn else None,
-            [one["meta"]["versions"] for one in networks],
         )
 
     def _training_folder(self, fold: int, training: Training) -> Path:
@@ -245,7 +250,7 @@ class ArmResult:
     def _rows(self, fold: int, seed: int) -> list[dict[str, str]]:
         arm = self.by_fold[fold]
         name = layout.segmenter(fold, arm.name, seed)
-        trained = self.study.output / name / layout.MODEL_META
+        trained = self._meta_file(fold, seed)
         pairs = read_json(trained, REMEDY)["pairs"]
         if pairs != arm.pairs:
             raise PigError(
@@ -258,6 +263,14 @@ class ArmResult:
         if len({row["name"] for row in rows}) < len(rows):
             raise PigError(f"{path} has several slices of one name", "give the dataset's files different names")
         return rows
+
+    def _meta_file(self, fold: int, seed: int) -> Path:
+        return self.study.output / layout.segmenter(fold, self.by_fold[fold].name, seed) / layout.MODEL_META
+
+    @property
+    def versions(self) -> list[Versions]:
+        """With which versions of packages each of its segmenters was trained."""
+        return [read_json(self._meta_file(*run), REMEDY)["versions"] for run in self.runs]
 
     def over_runs(self, measure: str) -> Spread:
         """Return a measure's mean over the slices of each run."""
@@ -276,26 +289,44 @@ class ArmResult:
         """Whose each slice is."""
         return {row["name"]: row["patient"] for rows in self.runs.values() for row in rows}
 
+    @property
+    def folds(self) -> dict[str, int]:
+        """In which fold each slice was held out."""
+        return {row["name"]: fold for (fold, _), rows in self.runs.items() for row in rows}
+
     def estimate(self, measure: str) -> Estimate:
-        """Return the mean over all slices with its interval over patients and seeds."""
-        found = self.by_slice(measure)
-        values = np.array(list(found.values())).T
-        return estimate(values, [self.patients[name] for name in found], self.study.seed)
+        """Return the mean over all slices and its interval over patients and seeds, cut to that of a share."""
+        found = self._estimate(self.by_slice(measure))
+        if found.low is None or found.high is None:
+            return found
+        return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
+
+    def _estimate(self, values: Mapping[str, Sequence[float]]) -> Estimate:
+        """Return the mean of slices' values, one a seed each."""
+        patients, folds = self.patients, self.folds
+        return estimate(
+            np.array(list(values.values())).T,
+            [patients[name] for name in values],
+            self.study.seed,
+            folds=[folds[name] for name in values],
+        )
 
     def minus(self, other: ArmResult, measure: str = "dice") -> tuple[Estimate, float]:
         """Return the slices' differences from another arm's, and the p-value of the patients'.
 
         The runs are paired by seed: both begin with the same weights.
         """
-        own, others, patients = self.by_slice(measure), other.by_slice(measure), self.patients
+        own, others = self.by_slice(measure), other.by_slice(measure)
         if own.keys() != others.keys():
             raise PigError(f"{self.arm.title} was not evaluated on the slices of {other.arm.title}", REMEDY)
-        differences = np.array([own[name] for name in own]) - np.array([others[name] for name in own])
+        differences = {
+            name: [mine - theirs for mine, theirs in zip(own[name], others[name], strict=True)] for name in own
+        }
         of_patient = defaultdict[str, list[float]](list)
-        for name, value in zip(own, differences.mean(axis=1), strict=True):
-            of_patient[patients[name]].append(value)
-        found = estimate(differences.T, [patients[name] for name in own], self.study.seed)
-        return found, signed_rank([statistics.fmean(values) for values in of_patient.values()])
+        for name, values in differences.items():
+            of_patient[self.patients[name]].append(statistics.fmean(values))
+        p_value = signed_rank([statistics.fmean(values) for values in of_patient.values()])
+        return self._estimate(differences), p_value
 
 
 def signed_rank(differences: Sequence[float]) -> float:

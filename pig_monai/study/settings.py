@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -13,21 +11,14 @@ from typing import Any
 import yaml
 
 from pig_monai.cli import as_whole
-from pig_monai.data.folder import fingerprint, read_datalist
+from pig_monai.data.folder import read_datalist
 from pig_monai.errors import PigError
-from pig_monai.files import read_json, write_json
-from pig_monai.runs import differences
-from pig_monai.study import layout
 from pig_monai.study.methods import METHODS, Method, Trainings, find_method, trainings_of
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "pig_dbt"
 CONFIGS = BUNDLE / "configs"
 ROLES = ("autoencoder", "guider", "generator")
-_RUN = (
-    *(f"train_{role}.yaml" for role in ROLES), "infer_pairs.yaml", "infer_slices.yaml", "train.yaml",
-    "inference.yaml", "evaluate.yaml", "evaluate_pairs.yaml",
-)  # fmt: skip
-"""Configs that nodes run, besides the presets."""
+SPACES = ("pixels", "latents")
 SCHEDULING = {"threads", "memory", "minutes", "gpus", "python"}
 """Settings of the workflow alone, which change no result."""
 
@@ -47,11 +38,10 @@ _TERMS = (
 )  # fmt: skip
 """Ids of the trainings that are equal for all methods, on pixels and on latents."""
 _BLOCKS = ("presets", "training", "autoencoder", "sampling", "segmentation")
-_BUDGET = ("seed", *_BLOCKS)
+BUDGET = ("seed", *_BLOCKS)
 """Settings on which all runs of a study's folder depend …"""
-_NO_MATTER = ("num_workers", "cache_rate", "checkpoint_interval", "preview_interval", "keep_checkpoints")
+NO_MATTER = ("num_workers", "cache_rate", "checkpoint_interval", "preview_interval", "keep_checkpoints")
 """… but for ids that change no result."""
-_OTHER_OUTPUT = "take another output for another budget"
 _WHOLE = ("image_size", "batch_size", "max_epochs", "max_iterations", "checkpoint_interval")
 _WEIGHTS = ("inception_weights", "dinov2_weights")
 
@@ -151,7 +141,9 @@ class Study:
         for name, path in self.feature_weights.items():
             if not Path(path).is_file():
                 raise PigError(f"{name} {path} is no file", "docs/evaluation_of_pairs.md says where to get it")
-        for space in ("pixels", "latents"):
+        if set(self.presets) != set(SPACES):
+            raise PigError(f"presets has {', '.join(map(str, self.presets))}", f"give {' and '.join(SPACES)}")
+        for space in SPACES:
             if not (CONFIGS / "presets" / f"{self.presets.get(space)}.yaml").is_file():
                 raise PigError(
                     f"presets#{space} is {self.presets.get(space)!r}",
@@ -159,54 +151,6 @@ class Study:
                 )
         self._check_ids()
         self._check_terms()
-
-    def check_unchanged(self) -> None:
-        """Refuse another budget, dataset or config in a folder where runs were made with a former one.
-
-        A segmenter that is finished would stay as it is, and be reported as of the new settings.
-
-        Raises:
-            PigError: names the first setting that differs.
-        """
-        if not any((self.output / layout.MARKS).glob("fold_*")):
-            return
-        given = read_json(self.output / layout.STUDY, _OTHER_OUTPUT)
-        defaults = Study(self.output, self.dataset_dir, [], [])  # its dataset may have moved: it is not read
-        former = {name: given.get(name, getattr(defaults, name)) for name in _BUDGET}
-        now = {name: getattr(self, name) for name in _BUDGET}
-        for key, theirs, ours in differences(former, now):
-            if key.rpartition("#")[2] not in _NO_MATTER:
-                raise PigError(
-                    f"{key} is {ours!r}, but runs in {self.output} were made with {theirs!r}", _OTHER_OUTPUT
-                )
-        recorded = read_json(self.output / layout.INPUTS, _OTHER_OUTPUT)
-        for name, digest in self.inputs().items():
-            if recorded.get(name, digest) != digest:
-                raise PigError(f"{name} has changed since runs in {self.output} were made", _OTHER_OUTPUT)
-
-    def record(self, given: Mapping[str, Any]) -> None:
-        """Write what runs, of whatever files and options it was put together.
-
-        The report and `check_unchanged` read it.
-
-        Args:
-            given: as in `read`.
-        """
-        path = self.output / layout.INPUTS
-        former = read_json(path, _OTHER_OUTPUT) if path.is_file() else {}
-        self.output.mkdir(parents=True, exist_ok=True)
-        write_json(path, {**former, **self.inputs()})
-        write_json(self.output / layout.STUDY, given)
-
-    def inputs(self) -> dict[str, str]:
-        """Return SHA-256 digests of what the runs read: of the dataset, and of each config's content."""
-        presets = [f"presets/{name}.yaml" for name in self.presets.values()]
-        methods = [f"presets/methods/{method.name}.yaml" for method in self.chosen]
-        digests = {"dataset": fingerprint(self.dataset_dir)}
-        for name in (*_RUN, *presets, *methods):
-            content = json.dumps(_read(CONFIGS / name), sort_keys=True)
-            digests[f"configs/{name}"] = hashlib.sha256(content.encode()).hexdigest()
-        return digests
 
     def _check_ids(self) -> None:
         own = {id_ for name in METHODS for id_ in _read(CONFIGS / f"presets/methods/{name}.yaml")}
@@ -234,15 +178,18 @@ class Study:
         """Refuse presets by which methods on pixels and on latents would be trained on other terms."""
         if len({method.latent for method in self.chosen}) == 1:
             return
-        for role in ("guider", "generator"):
-            for id_ in _TERMS:
-                pixels, latents = (self._resolved(space, role, id_) for space in ("pixels", "latents"))
-                if pixels != latents:
-                    raise PigError(
-                        f"{id_} is {pixels} by presets/{self.presets['pixels']}.yaml and {latents} by "
-                        f"presets/{self.presets['latents']}.yaml",
-                        f"give it under training, for all methods: training: {{{id_}: …}}",
-                    )
+        found = {
+            id_: values
+            for id_ in _TERMS
+            for role in ("guider", "generator")
+            if len(set(values := [self._resolved(space, role, id_) for space in SPACES])) > 1
+        }
+        if found:
+            named = "; ".join(f"{id_} ({values[0]} and {values[1]})" for id_, values in found.items())
+            raise PigError(
+                f"{' and '.join(f'presets/{name}.yaml' for name in self.presets.values())} differ in {named}",
+                f"give it under training, for all methods: training: {{{next(iter(found))}: …}}",
+            )
 
     def _resolved(self, space: str, role: str, id_: str) -> Any:
         return self.training.get(id_, self._known[space][role].get(id_))
@@ -270,7 +217,7 @@ class Study:
     def _known(self) -> dict[str, dict[str, dict[str, Any]]]:
         """The ids that each training has and what they are without a method's preset, by space and role."""
         known: dict[str, dict[str, dict[str, Any]]] = {}
-        for space in ("pixels", "latents"):
+        for space in SPACES:
             preset = _read(CONFIGS / f"presets/{self.presets[space]}.yaml")
             known[space] = {}
             for role in ROLES:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm, t
 
+from pig_monai.metrics import bootstrap
 from pig_monai.metrics.bootstrap import estimate
 
 
@@ -94,18 +95,38 @@ def test_of_three_trainings_the_interval_has_their_whole_variance():
     assert (found.low, found.high) == pytest.approx((-0.1 * end, 0.1 * end), rel=0.05)
 
 
-@pytest.mark.parametrize("of_trainings", [0.0, 0.6, 1.2])
-def test_ninety_five_of_a_hundred_intervals_hold_the_truth(of_trainings):
-    """36 patients, three trainings that differ less, as much and more than the patients' mean is uncertain."""
+def held_truth(of_trainings: float, repetitions: int) -> float:
+    """Return the share of intervals that hold the truth: 36 patients, three trainings that differ so much."""
     rng = np.random.default_rng(0)
-    patients = np.repeat(np.arange(36), 2)
-    held = 0
-    for seed in range(200):
-        of_patients = rng.normal(0, 4, 36)[patients]
-        values = of_patients + rng.normal(0, of_trainings, (3, 1)) + rng.normal(0, 2, (3, 72))
+    patients, held = np.repeat(np.arange(36), 2), 0
+    for seed in range(repetitions):
+        values = rng.normal(0, 4, 36)[patients] + rng.normal(0, of_trainings, (3, 1)) + rng.normal(0, 2, (3, 72))
         found = estimate(values, patients.astype(str), seed, draws=300)
         held += found.patient_low <= 0 <= found.patient_high
-    assert 0.91 <= held / 200 <= 0.98
+    return held / repetitions
+
+
+def test_some_ninety_five_of_a_hundred_intervals_hold_the_truth():
+    assert 0.92 <= held_truth(0.0, 200) <= 0.98
+    assert 0.92 <= held_truth(0.6, 200) <= 0.98
+
+
+def test_without_students_quantile_trainings_that_differ_much_would_have_too_short_ones(monkeypatch):
+    with_it = held_truth(5.0, 300)
+    monkeypatch.setattr(bootstrap, "_stretch", lambda *_: 1.0)
+    assert with_it >= 0.89 > 0.87 > held_truth(5.0, 300)
+
+
+def test_trainings_of_different_folds_are_drawn_apart():
+    """Patients without any spread: of three folds of three trainings the variance is a third, and known better."""
+    offsets = np.array([[-0.1, 0.0, 0.1], [0.1, -0.1, 0.0], [0.0, 0.1, -0.1]])  # by fold and training
+    values = np.repeat(offsets.T, 10, axis=1)
+    folds = np.repeat([0, 1, 2], 10).tolist()
+    found = estimate(values, [f"p{i}" for i in range(30)], seed=0, draws=20000, folds=folds)
+    half = math.sqrt(3 * (0.1**2 / 3) / 9) * t.ppf(0.975, 6)
+    assert (found.low, found.high) == pytest.approx((-half, half), rel=0.1)
+    as_one = estimate(values, [f"p{i}" for i in range(30)], seed=0, draws=20000)
+    assert as_one.high == pytest.approx(0, abs=1e-12)  # the trainings of a number cancel: they are none
 
 
 def test_the_seed_decides_and_the_order_does_not():

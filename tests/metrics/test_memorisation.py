@@ -144,3 +144,12 @@ def test_a_patient_on_both_sides_is_refused():
     rng = np.random.default_rng(0)
     with pytest.raises(ValueError, match="trained on and held out"):
         preference(rng.standard_normal((5, D)), draw(rng, 10), draw(rng, 3))
+
+
+def test_the_nearest_held_out_slice_is_named():
+    rng = np.random.default_rng(3)
+    generated, training, heldout = (rng.standard_normal((n, 4)) for n in (7, 30, 9))
+    copies = find_copies(generated, training, [f"p{i // 3}" for i in range(30)], heldout)
+    expected = [min(range(9), key=lambda j: np.sum((one - heldout[j]) ** 2)) for one in generated]
+    assert copies.nearest_heldout.tolist() == expected
+    assert find_copies(generated, training, [f"p{i // 3}" for i in range(30)]).nearest_heldout is None

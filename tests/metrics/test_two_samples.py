@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pig_monai.metrics.two_samples import compare_statistics, holm
+from pig_monai.metrics.two_samples import any_of, compare_statistics, holm
 
 RNG = np.random.default_rng(0)
 
@@ -37,3 +37,9 @@ def test_equal_distributions_are_seldom_told_apart_and_different_ones_are():
         silent += min(test.p_holm for test in compare_statistics(sample, other).values()) >= 0.05
     assert silent >= 70
     assert compare_statistics(sample, {**other, "c": other["c"] + 1.5})["c"].p_holm < 0.001
+
+
+def test_the_smallest_of_several_p_values_is_corrected_for_their_number():
+    assert any_of([0.9, 0.01, 0.4]) == pytest.approx(0.03)
+    assert any_of([0.6, 0.9]) == 1.0
+    assert any_of([0.2]) == 0.2

@@ -143,7 +143,7 @@ def test_the_cost_of_a_candidate_is_told_where_some_were_drawn(tmp_path, capsys,
     monkeypatch.setattr(PairsFolder, "judge", slow_judge)
     monkeypatch.setattr(generate_module.time, "perf_counter", lambda: now[0])
     told = f"4 pairs of 5 candidates in {tmp_path}; {{}}rejected: 1 empty, 0 tiny, "
-    for cost in ("1.500 s for each of 5; ", ""):  # the second time there is nothing left to draw
+    for cost in ("1.500 s a candidate (5 drawn); ", ""):  # the second time there is nothing left to draw
         generate(sampler, tmp_path, num_pairs=4, start_index=1, batch_size=4)
         assert capsys.readouterr().err.strip().splitlines()[-1].startswith(told.format(cost))
 

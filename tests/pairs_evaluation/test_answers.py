@@ -99,12 +99,10 @@ def test_copies_and_preference_are_told():
     assert memory(0, 0.3)[1][2] == "as chance would have it (p 0.300)"
 
 
-def test_masks_are_told_from_slices_in_what_is_remembered():
-    copies = [
-        figure("suspected_copies", n, region=region, name="pixels") for n, region in ((0, "slice"), (2, "mask"))
-    ]
-    rows = answers(copies, [TEXTURE], Comparison(copies, {}, {}))
-    assert [row[:2] for row in rows if "copies" in row[0]] == [
-        ["Are there copies of training slices? (pixels)", "0 of 40"],
-        ["Are there copies of training masks? (pixels)", "2 of 40"],
-    ]
+def test_masks_that_are_remembered_are_told_apart_from_slices():
+    given = {"nearest_in_training": 1.0, "nearest_in_training_expected": 0.8, "nearest_in_training_p": 0.01}
+    found = [figure(metric, value, region="mask", name="outline") for metric, value in given.items()]
+    rows = answers(found, [TEXTURE], Comparison(found, {}, {}))
+    question = "Are the masks nearer to those of training patients?"
+    assert rows[-1] == [question, "100 %", "80 % expected", "more than by chance: it remembers (p 0.010)"]
+    assert not any("Is it nearer" in row[0] for row in rows)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from pig_monai.diffusion.schedule import NoiseSchedule
-from pig_monai.diffusion.training import generator_batch
+from pig_monai.checkpoint import FRESH_PREDICTION
+from pig_monai.diffusion.schedule import NoiseSchedule, RectifiedFlow
+from pig_monai.diffusion.training import GeneratorBatch, JointBatch, generator_batch
 from pig_monai.errors import PigError
 from pig_monai.study.methods import METHODS, Masks, Training, find_method
-from pig_monai.study.settings import CONFIGS
+from pig_monai.study.settings import CONFIGS, SPACES
 from tests.study.known import study
 
 TABLE = {
@@ -43,24 +44,30 @@ def test_a_method_takes_these_trainings(name, phantom_dataset, tmp_path):
     assert [training.name for training in trainings] == TABLE[name]
 
 
-@pytest.mark.parametrize("preset", ["demo", "fast", "paper"])
-@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if not method.latent])
-def test_every_generator_can_be_trained_with_any_preset(name, preset, phantom_dataset, tmp_path):
+@pytest.mark.parametrize("presets", [("demo", "maisi_demo"), ("fast", "maisi"), ("paper", "maisi")])
+@pytest.mark.parametrize("name", METHODS)
+def test_every_generator_can_be_trained_with_any_preset(name, presets, phantom_dataset, tmp_path):
     """The paper's preset has the lesion weight, which has no meaning where no mask is shown."""
-    given = study(phantom_dataset, tmp_path, methods=[name], presets={"pixels": preset, "latents": "maisi"})
-    ids = {"mask_dropout": 0.0, "learn_from": "lesion", "loss_weight": "none", "prediction": "sample"}
-    ids["condition"] = "mask"
+    method = find_method(name)
+    given = study(phantom_dataset, tmp_path, methods=[name], presets=dict(zip(SPACES, presets, strict=True)))
+    preset = presets[SPACES.index("latents" if method.latent else "pixels")]
+    ids = yaml.safe_load((CONFIGS / "train_generator.yaml").read_text())
     ids |= yaml.safe_load((CONFIGS / f"presets/{preset}.yaml").read_text())
-    for training in given.trainings(find_method(name)).all():
+    for training in given.trainings(method).all():
         if training.role == "generator":
             said = ids | dict(training.ids)
-            guider = object() if "guider_ckpt" in dict(training.needs) else None
-            taken = {
-                id_: said[id_] for id_ in ("condition", "learn_from", "prediction", "loss_weight", "mask_dropout")
-            }
-            batch = generator_batch(**taken, schedule=NoiseSchedule(), seed=0, guider=guider)
-            weighted = getattr(batch, "loss_weight", "none") == "lesion"
-            assert weighted == (name == "PIG" and preset == "paper")  # the authors' own
+            prediction = said["prediction"] or FRESH_PREDICTION
+            flow = prediction.startswith("flow")
+            batch = generator_batch(
+                **{id_: said[id_] for id_ in ("condition", "learn_from", "loss_weight", "mask_dropout")},
+                schedule=RectifiedFlow() if flow else NoiseSchedule(),
+                prediction=prediction,
+                seed=0,
+                guider=object() if "guider_ckpt" in dict(training.needs) else None,
+            )
+            assert isinstance(batch, JointBatch if name == "joint" else GeneratorBatch)
+            lesion = isinstance(batch, GeneratorBatch) and batch.loss_weight == "lesion"
+            assert lesion == (name == "PIG" and preset == "paper")  # the authors' own
 
 
 def test_the_base_is_inside_the_branch_and_not_counted_twice(phantom_dataset, tmp_path):

@@ -135,11 +135,11 @@ def test_feature_weights_go_to_the_measuring_alone(phantom_dataset, tmp_path):
 
 def test_methods_on_pixels_and_on_latents_are_trained_on_equal_terms(phantom_dataset, tmp_path):
     both = {"methods": ["PIG", "LDM"], "presets": {"pixels": "fast", "latents": "maisi"}}
-    said = "batch_size is 8 by presets/fast.yaml and 16 by presets/maisi.yaml; give it under training"
+    said = r"presets/fast.yaml and presets/maisi.yaml differ in batch_size \(8 and 16\); give it under training"
     with pytest.raises(PigError, match=said):
         study(phantom_dataset, tmp_path, **both)
     given = study(phantom_dataset, tmp_path, **both, training={"batch_size": 8})
-    with pytest.raises(PigError, match="image_size is 64 by presets/demo.yaml and 512 by presets/maisi.yaml"):
+    with pytest.raises(PigError, match=r"image_size \(64 and 512\); batch_size"):
         study(phantom_dataset, tmp_path, methods=["PIG", "LDM"], presets={"pixels": "demo", "latents": "maisi"})
     study(phantom_dataset, tmp_path, methods=["PIG"], presets={"pixels": "demo", "latents": "maisi"})
     # whatever the preset says, latent diffusion is no rectified flow
@@ -178,6 +178,7 @@ def test_pairs_are_as_many_as_the_largest_arm_or_the_evaluation_needs(phantom_da
         ({"sampling": None}, "sampling is None; give ids with values, or leave sampling out"),
         ({"training": None}, "training is None"),
         ({"presets": None}, "presets is None"),
+        ({"presets": {"pixels": "demo"}}, "presets has pixels; give pixels and latents"),
         ({"segmentation": {"batch_size": 0}}, "segmentation#batch_size is 0; give a whole number from 1 on"),
         ({"segmentation": {"max_epochs": "12"}}, "segmentation#max_epochs is '12'"),
         ({"inception_weights": "no.pth"}, "inception_weights no.pth is no file"),

@@ -19,7 +19,7 @@ from pig_monai.study.charts import COLOURS, dice_by_pairs, gains
 from pig_monai.study.columns import COLUMNS
 from pig_monai.study.methods import METHODS
 from pig_monai.study.report import in_short
-from pig_monai.study.results import COST, ArmResult, MethodResult, Results, signed_rank
+from pig_monai.study.results import COST, ArmResult, Cost, MethodResult, Results, signed_rank
 from pig_monai.study.tables import (
     costs_table,
     differences_table,
@@ -247,16 +247,17 @@ def test_quality_is_of_as_many_slices_as_are_held_out(phantom_dataset, tmp_path)
     assert result.figure(("kernel", "texture", "slice")).mean is None
 
 
-def test_a_fold_that_holds_out_too_few_has_no_distances(phantom_dataset, tmp_path):
+@pytest.mark.parametrize("metric", ["frechet", "fid"])
+def test_a_fold_that_holds_out_too_few_has_no_distances(metric, phantom_dataset, tmp_path):
     """Those of all generated slices would be others, and are not to be averaged with those of equal numbers."""
     folds = sorted({entry["fold"] for entry in read_datalist(phantom_dataset)["training"]})[:2]
     one = study(phantom_dataset, tmp_path, folds=folds)
+    named = {"metric": metric}
     whole = [figure("generated", 100.0, 9), figure("generated_equal", 3.0), figure("heldout", 2.0)]
-    write_quality(tmp_path / f"fold_{folds[0]}/quality/joint", whole)
-    write_quality(
-        tmp_path / f"fold_{folds[1]}/quality/joint", [figure("generated", 100.0, 9), figure("heldout", None)]
-    )
-    found = MethodResult(one, one.chosen[0]).figure(("frechet", "texture", "slice"))
+    write_quality(tmp_path / f"fold_{folds[0]}/quality/joint", [row | named for row in whole])
+    few = [figure("generated", 100.0, 9), figure("heldout", None)]
+    write_quality(tmp_path / f"fold_{folds[1]}/quality/joint", [row | named for row in few])
+    found = MethodResult(one, one.chosen[0]).figure((metric, "texture", "slice"))
     assert (found.values, found.mean) == ([3.0, None], 3.0)
 
 
@@ -273,9 +274,7 @@ def test_costs_are_of_all_trainings_and_of_accepted_pairs(phantom_dataset, tmp_p
     pairs.mkdir(parents=True)
     (pairs / "report.json").write_text('{"accepted": 8, "candidates": 12}')
     (tmp_path / "logs/fold_0/pairs").mkdir(parents=True)
-    said = (
-        "8 pairs of 9 candidates in X; 0.600 s for each of 9\n8 pairs of 12 candidates in X; 0.200 s for each of 3"
-    )
+    said = "8 of 9 candidates; 0.600 s a candidate (9 drawn)\n8 of 12 candidates; 0.200 s a candidate (3 drawn)"
     (tmp_path / "logs/fold_0/pairs/PIG.log").write_text(said)
     (row,) = table1_rows(Results.read(one))
     assert (row["parameters"], row["iterations"], row["trainings"]) == (18, 90, 2)
@@ -312,26 +311,30 @@ def test_what_was_refused_is_a_dash():
     assert (shown["training, min"], shown["s a slice"], shown["pixels a side"]) == ("–", "0.25", "64")
 
 
-def test_memory_in_one_fold_is_not_averaged_away(phantom_dataset, tmp_path):
+def test_memory_in_one_fold_is_not_averaged_away(phantom_dataset, tmp_path, monkeypatch):
     """Copies are added up, and the smallest p of the folds counts, corrected for these and for the methods."""
     folds = sorted({entry["fold"] for entry in read_datalist(phantom_dataset)["training"]} - {-1})[:2]
     one = study(phantom_dataset, tmp_path, methods=["joint", "SegGuidedDif"], folds=folds)
-    for method, found in {"joint": [(3, 0.001), (2, 0.9)], "SegGuidedDif": [(0, 0.4), (0, 0.3)]}.items():
+    for method, found in {"joint": [(3, 0.001), (2, 0.9)], "SegGuidedDif": [(0, 0.4), (None, 0.3)]}.items():
         for fold, (copies, p) in zip(folds, found, strict=True):
             figures = [
                 figure("generated", value, features="pixels") | {"metric": metric}
                 for metric, value in (("suspected_copies", copies), ("nearest_in_training_p", p))
             ]
             write_quality(tmp_path / f"fold_{fold}/quality/{method}", figures)
-    results = [MethodResult(one, method) for method in one.chosen]
-    columns = {column.name: column for column in COLUMNS}
-    pooled = {
-        result.method.name: [
-            columns[name].pooled(result.figure(columns[name].key)) for name in ("copies", "training_p")
-        ]
-        for result in results
+    monkeypatch.setattr(MethodResult, "costs", [Cost(1, 1, 1, None, None)])
+    monkeypatch.setattr(MethodResult, "accepted", Spread([1.0]))
+    rows = {
+        row["method"]: row for row in table1_rows(Results(one, [MethodResult(one, m) for m in one.chosen], []))
     }
-    assert pooled == {"joint": [5, pytest.approx(0.002)], "SegGuidedDif": [0, pytest.approx(0.6)]}
+    assert [rows["joint"][name] for name in ("copies", "copies_of")] == [5, 6]
+    assert rows["SegGuidedDif"]["copies"] is None  # refused in a fold: a part would look like the whole
+    p_values = [rows[name]["training_p"] for name in ("joint", "SegGuidedDif")]
+    assert p_values == [pytest.approx(0.002), pytest.approx(0.6)]
+    assert rows["joint"]["training_p_holm"] == pytest.approx(0.004)
+    shown = pairing_table(list(rows.values()))
+    assert shown.head[1:] == ["suspected copies", "nearer to training, p (Holm)"]
+    assert [row[1:] for row in shown.rows[:2]] == [["–", "0.600"], ["5 of 6", "0.004"]]
 
 
 def test_a_spread_of_one_value_has_no_deviation():

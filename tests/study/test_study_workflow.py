@@ -16,6 +16,7 @@ import pytest
 
 from pig_monai.errors import PigError
 from pig_monai.files import read_rows
+from pig_monai.study.inputs import check_unchanged
 from pig_monai.study.nodes import nodes
 from pig_monai.study.settings import Study
 from tests.conftest import ROOT
@@ -153,7 +154,8 @@ def test_another_budget_is_refused_and_other_methods_are_not(study, phantom_data
     given = {**settings(phantom_dataset), "output": str(output)}
 
     def check(**changed: object) -> None:
-        Study.read({**given, **changed}).check_unchanged()
+        wanted = Study.read({**given, **changed})
+        check_unchanged(wanted, nodes(wanted))
 
     check(methods=["SegGuidedDif", "PIG"], num_pairs=[4, 8], seeds=[0, 1], num_evaluated=7)
     check(training={**TINY, "checkpoint_interval": 1})  # changes no result
@@ -166,7 +168,7 @@ def test_another_budget_is_refused_and_other_methods_are_not(study, phantom_data
     for name in ("dataset", "configs/train.yaml", "configs/presets/methods/SegGuidedDif.yaml"):
         recorded = json.loads(inputs.read_text())
         inputs.write_text(json.dumps({**recorded, name: "of something else"}))
-        with pytest.raises(PigError, match=f"{name} has changed since runs in .* were made; take another output"):
+        with pytest.raises(PigError, match=f"{name} has changed since runs in .* were made; restore it"):
             check()
         inputs.write_text(json.dumps(recorded))
     check()
