@@ -123,10 +123,10 @@ def copy_figures(samples: Samples, space: FeatureSpace) -> tuple[list[Figure], C
 
 
 def preference_figures(samples: Samples, space: FeatureSpace, seed: int) -> list[Figure]:
-    """Test whether slices, or masks that were made, are near to those of training patients beyond chance.
+    """Test whether slices, or masks that were made, are near to training patients' beyond chance.
 
-    Of masks there is no more than this test: another patient's may be nearly the same, so that a single copy cannot
-    be told.
+    Of masks there is no more than this test: another patient's may be nearly the same, so that a single copy
+    cannot be told.
 
     Returns:
         the figures ``nearest_in_training`` (a share), ``nearest_in_training_expected``, ``nearest_in_training_p``

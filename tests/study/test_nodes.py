@@ -139,7 +139,7 @@ def test_methods_on_pixels_and_on_latents_are_trained_on_equal_terms(phantom_dat
     with pytest.raises(PigError, match=said):
         study(phantom_dataset, tmp_path, **both)
     given = study(phantom_dataset, tmp_path, **both, training={"batch_size": 8})
-    with pytest.raises(PigError, match=r"image_size \(64 and 512\); batch_size"):
+    with pytest.raises(PigError, match=r"image_size \(64 and 512\); max_iterations"):
         study(phantom_dataset, tmp_path, methods=["PIG", "LDM"], presets={"pixels": "demo", "latents": "maisi"})
     study(phantom_dataset, tmp_path, methods=["PIG"], presets={"pixels": "demo", "latents": "maisi"})
     # whatever the preset says, latent diffusion is no rectified flow
