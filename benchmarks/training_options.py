@@ -1,6 +1,6 @@
 """Compare ε, v and the clean image, clean mask and guider, with and without the lesion weight, in short trainings.
 
-    python benchmarks/training_options.py --dataset_dir DATASET [--iterations 1500]
+    python benchmarks/training_options.py --dataset_dir DATASET [--iterations 1500] [--predictions epsilon,v]
 
 Trains the demo's network at 32 × 32 with each option, same seeds, and compares 256 sampled pairs with the slices
 trained on. A first look at a small size: repeat it at yours before you rely on it.
@@ -78,22 +78,25 @@ def judge(guider: Denoiser, generator: Denoiser, data: dict) -> list[str]:
     ]
 
 
-def compare(*, dataset_dir: str, iterations: int = 1500) -> None:
+def compare(
+    *, dataset_dir: str, iterations: int = 1500, predictions: str | tuple[str, ...] = ("epsilon", "v", "sample")
+) -> None:
     """Train every option and print the table.
 
     Args:
         dataset_dir: dataset folder; fold 0 is left out.
         iterations: of every training.
+        predictions: what the networks predict, with commas between.
     """
     data = load_dataset(dataset_dir, SIZE, fold=0)
     images, labels = (data[key].numpy()[:, 0] for key in ("image", "label"))
     real = [lesion_contrast(s, m > 0.5, ring=2) for s, m in zip(images, labels, strict=True)]
     print(f"{len(data['image'])} slices, median lesion contrast {np.median(real):.3f}")
     rows = []
-    for prediction in ("epsilon", "v", "sample"):
+    for prediction in (predictions,) if isinstance(predictions, str) else predictions:
         guider = train(f"guider {prediction}", GuiderBatch(SCHEDULE, prediction), data, iterations)
         options = [("mask", "none")]
-        if prediction == "sample":
+        if prediction != "epsilon":
             options += [("mask", "lesion"), ("guider", "none"), ("guider", "lesion")]
         for condition, weight in options:
             prepare = GeneratorBatch(SCHEDULE, prediction, 1, condition, guider, weight)
