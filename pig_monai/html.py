@@ -305,6 +305,13 @@ def short(value: float) -> str:
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
 
 
+def between(low: float | None, high: float | None, percent: bool = False, sign: str = "") -> str:
+    """Return "low to high" in three digits, or of shares in per cent; a dash where either is unknown."""
+    if low is None or high is None:
+        return "–"
+    return f"{100 * low:{sign}.1f} to {100 * high:{sign}.1f}" if percent else f"{short(low)} to {short(high)}"
+
+
 def probability(value: float) -> str:
     """Return a p-value in three digits: 0.031, < 0.001."""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"

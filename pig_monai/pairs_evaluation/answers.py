@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pig_monai.features.shape import STATISTICS
 from pig_monai.features.space import LESION, MASK, SLICE, FeatureSpace
-from pig_monai.html import probability
+from pig_monai.html import between, probability
 from pig_monai.metrics.two_samples import SIGNIFICANT
 from pig_monai.pairs_evaluation.compare import Comparison
 from pig_monai.pairs_evaluation.figures import EQUAL, FEW, GENERATED, HELDOUT, SPLIT, Figure, find
@@ -47,7 +47,7 @@ def _compared(question: str, metric: str, region: str, name: str, found: Sequenc
     if real is None or not real.value:
         refused = real.note if real is not None and real.value is None else ""
         return [question, f"{made.value:.3g}", "–", refused or "no real slices to compare with"]
-    reached = f"{real.value:.3g}{between(real)}"
+    reached = f"{real.value:.3g}{in_brackets(real)}"
     ratio = made.value / real.value
     if metric == "frechet" and real.high is not None and made.value <= real.high:
         words = "no farther from the training slices than other real patients may be"
@@ -58,15 +58,10 @@ def _compared(question: str, metric: str, region: str, name: str, found: Sequenc
     return [question, f"{made.value:.3g}", reached, words]
 
 
-def between(figure: Figure) -> str:
-    """Return where 95 % lie, in brackets; empty where that is not known."""
-    return "" if figure.low is None or figure.high is None else f" ({figure.low:.3g} to {figure.high:.3g})"
-
-
-def in_per_cent(figure: Figure) -> str:
-    """Return where 95 % lie, of a share; empty where that is not known."""
-    ends = [None if end is None else 100 * end for end in (figure.low, figure.high)]
-    return "" if None in ends else f" ({ends[0]:.1f} to {ends[1]:.1f})"
+def in_brackets(figure: Figure, percent: bool = False) -> str:
+    """Return where 95 % lie, in brackets after the figure; empty where that is not known."""
+    ends = between(figure.low, figure.high, percent)
+    return "" if figure.low is None else f" ({ends})"
 
 
 def _masks(comparison: Comparison, found: Sequence[Figure]) -> list[list[str]]:
@@ -103,7 +98,9 @@ def _consistency(found: Sequence[Figure]) -> list[list[str]]:
     if generated is None or generated.value is None:
         return []
     question = "Do mask and slice belong together? (Dice of a segmenter)"
-    reached = "–" if real is None or real.value is None else f"{100 * real.value:.1f} %{in_per_cent(real)}"
+    reached = (
+        "–" if real is None or real.value is None else f"{100 * real.value:.1f} %{in_brackets(real, percent=True)}"
+    )
     words = "no real slices to compare with"
     if real is not None and real.value is not None:
         words = (
@@ -111,7 +108,7 @@ def _consistency(found: Sequence[Figure]) -> list[list[str]]:
             if abs(generated.value - real.value) < 0.05
             else f"{100 * (generated.value - real.value):+.1f} points from real slices"
         )
-    return [[question, f"{100 * generated.value:.1f} %{in_per_cent(generated)}", reached, words]]
+    return [[question, f"{100 * generated.value:.1f} %{in_brackets(generated, percent=True)}", reached, words]]
 
 
 def _memory(found: Sequence[Figure]) -> list[list[str]]:

@@ -13,7 +13,7 @@ from pig_monai.data.folder import Entry
 from pig_monai.features.shape import STATISTICS
 from pig_monai.features.space import MASK, FeatureSpace
 from pig_monai.html import facts, figures, page, paragraph, picture, probability, short, steps, table, unfolding
-from pig_monai.pairs_evaluation.answers import ANSWERS_HEAD, answers, between
+from pig_monai.pairs_evaluation.answers import ANSWERS_HEAD, answers, in_brackets
 from pig_monai.pairs_evaluation.compare import Comparison
 from pig_monai.pairs_evaluation.distances import METRICS
 from pig_monai.pairs_evaluation.figures import COLUMNS, EQUAL, GENERATED, HELDOUT, NEAREST, SPLIT, Figure, find
@@ -135,7 +135,7 @@ def _distance_rows(found: Sequence[Figure], spaces: Sequence[FeatureSpace]) -> l
                     sd = find(found, "kernel_sd", space.name, region, sample)
                     if sd is not None and sd.value is not None:
                         values[1] += f" ± {short(sd.value)}"
-                    values[0] += between(given[0])
+                    values[0] += in_brackets(given[0])
                     named = [space.title, region] if sample == GENERATED else ["", ""]  # once is enough
                     rows.append([*named, title, str(given[0].n_generated), *values])
     return rows

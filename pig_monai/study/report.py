@@ -16,7 +16,7 @@ from pig_monai.data.folder import Entry, fingerprint, has_lesion, heldout_entrie
 from pig_monai.features.shape import STATISTICS
 from pig_monai.features.space import MASK, SLICE
 from pig_monai.files import sha256
-from pig_monai.html import facts, figures, page, paragraph, picture, probability, table, unfolding
+from pig_monai.html import between, facts, figures, page, paragraph, picture, probability, table, unfolding
 from pig_monai.metrics.two_samples import SIGNIFICANT
 from pig_monai.pairs_evaluation.figures import GENERATED, HELDOUT
 from pig_monai.pairs_evaluation.report import slice_tiles
@@ -28,7 +28,6 @@ from pig_monai.study.results import ArmResult, MethodResult, Results
 from pig_monai.study.settings import CONFIGS
 from pig_monai.study.tables import (
     Row,
-    between,
     costs_table,
     differences_table,
     likeness_tables,
@@ -201,7 +200,7 @@ def _is_shown(row: Row, name: str) -> bool:
 
 def _verdict(row: Row, name: str, comparisons: int, other: str) -> str:
     gain, p = row[name], row[f"{name}_p_holm"]
-    interval = between(row[f"{name}_low"], row[f"{name}_high"], "+")
+    interval = between(row[f"{name}_low"], row[f"{name}_high"], percent=True, sign="+")
     said = "no interval, of a single patient" if interval == "–" else f"95 % CI {interval}"
     verdict = ("more" if gain > 0 else "less") if _is_shown(row, name) else "no difference was shown"
     return (

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pig_monai.evaluation.results import MEASURES
-from pig_monai.html import probability, short
+from pig_monai.html import between, probability, short
 from pig_monai.metrics.spread import Spread
 from pig_monai.metrics.two_samples import any_of, holm
 from pig_monai.study.columns import COLUMNS, COUNTED, LIKENESS, PAIRING, Column, Kind
@@ -113,13 +113,12 @@ def _cell(row: Row, column: Column) -> str:
     if column.kind == Kind.P_VALUE:
         return probability(value)
     text = _spread(value, row.get(f"{name}_sd"), column.percent)
-    interval = between(row.get(f"{name}_low"), row.get(f"{name}_high"))
+    interval = between(row.get(f"{name}_low"), row.get(f"{name}_high"), percent=True)
     return text if interval == "–" else f"{text} ({interval})"
 
 
 def _range(real: Row, column: Column) -> str:
-    low, high = real.get(f"{column.name}_real_low"), real.get(f"{column.name}_real_high")
-    return "–" if low is None or high is None else f"{short(low)} to {short(high)}"
+    return between(real.get(f"{column.name}_real_low"), real.get(f"{column.name}_real_high"))
 
 
 _COSTS: Mapping[str, tuple[str, Callable[[float], str]]] = {
@@ -199,7 +198,7 @@ def overlaps_table(rows: Sequence[Row]) -> Readable:
     body = []
     for row in rows:
         dice, *others = (_spread(row[measure], row[f"{measure}_sd"], True) for measure in OVERLAPS)
-        body.append([row["arm"], dice, between(row["dice_low"], row["dice_high"]), *others])
+        body.append([row["arm"], dice, between(row["dice_low"], row["dice_high"], percent=True), *others])
     return Readable(head, body)
 
 
@@ -216,7 +215,7 @@ def differences_table(rows: Sequence[Row]) -> Readable:
 def _differs(row: Row, name: str) -> list[str]:
     if row[name] is None:
         return ["–"] * 3
-    interval = between(row[f"{name}_low"], row[f"{name}_high"], "+")
+    interval = between(row[f"{name}_low"], row[f"{name}_high"], percent=True, sign="+")
     return [
         f"{100 * row[name]:+.1f}" + (f" ({interval})" if interval != "–" else ""),
         probability(row[f"{name}_p"]),
@@ -230,10 +229,3 @@ def _spread(mean: float | None, sd: float | None, percent: bool) -> str:
     if percent:
         return f"{100 * mean:.1f}" + ("" if sd is None else f" ± {100 * sd:.1f}")
     return short(mean) + ("" if sd is None else f" ± {sd:.2g}")
-
-
-def between(low: float | None, high: float | None, sign: str = "") -> str:
-    """Say an interval of shares in per cent."""
-    if low is None or high is None:
-        return "–"
-    return f"{100 * low:{sign}.1f} to {100 * high:{sign}.1f}"
