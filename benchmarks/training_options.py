@@ -38,7 +38,7 @@ def train(name: str, prepare: GuiderBatch | GeneratorBatch, data: dict, iteratio
     optimizer = torch.optim.Adam(network.parameters(), lr=4e-4)
     schedule = learning_rate_schedule(optimizer, "cosine", iterations, epoch_length=1)
     ema = exponential_moving_average(network, 0.999)
-    infer, loss_function = AutocastInferer(), DiffusionLoss()
+    infer, loss_function = AutocastInferer(default_amp("cpu")), DiffusionLoss()
     batches = iter(ShuffledBatches(len(data["image"]), BATCH, seed=0))
     for _ in tqdm(range(iterations), desc=name):
         chosen = next(batches)
