@@ -221,6 +221,11 @@ def stored_size(dataset_dir: str | Path) -> int:
     return int(preprocessing["size"])
 
 
+def located(entry: Entry, folder: Path) -> Entry:
+    """Return a copy of an entry of a dataset folder, with the paths of its files instead of their names in it."""
+    return entry | {key: str(folder / entry[key]) for key in ("image", "label") if key in entry}
+
+
 def _absolute_entries(dataset_dir: str | Path, fold: int, labelled_only: bool, lesion_free: bool) -> list[Entry]:
     root = Path(dataset_dir).resolve()
     entries = read_datalist(dataset_dir)["training"]
@@ -237,7 +242,7 @@ def _absolute_entries(dataset_dir: str | Path, fold: int, labelled_only: bool, l
             f"{Path(dataset_dir) / DATALIST} has no entry with a label", "give --masks when preparing it"
         )
     return [
-        entry | {key: str(root / entry[key]) for key in ("image", "label") if key in entry}
+        located(entry, root)
         for entry in entries
         if has_lesion(entry) or (lesion_free if "label" in entry else not labelled_only)
     ]

@@ -15,6 +15,7 @@ from pig_monai.data.folder import (
     Entry,
     has_lesion,
     heldout_entries,
+    located,
     read_datalist,
     training_entries,
 )
@@ -96,10 +97,7 @@ def read_pairs(pairs_dir: str | Path, max_pairs: int) -> Pairs:
     fitting = [entry for entry in listed if has_lesion(entry)] if labelled else listed
     if not fitting:
         raise PigError(f"{path} has no entry with a lesion", "give pairs of slice and mask, or slices alone")
-    taken = [
-        entry | {key: str(root / entry[key]) for key in ("image", "label") if key in entry}
-        for entry in fitting[:max_pairs]
-    ]
+    taken = [located(entry, root) for entry in fitting[:max_pairs]]
     folds = {entry.get("provenance", {}).get("generator_fold") for entry in taken}
     if len(folds) > 1:
         raise PigError(

@@ -9,7 +9,7 @@ from pig_monai.features.space import LESION, MASK, SLICE
 from pig_monai.study.results import Key
 
 
-class Kind(Enum):
+class Pooling(Enum):
     """How the figures of several folds become one, and how it is shown."""
 
     FIGURE = "figure"
@@ -27,21 +27,21 @@ class Column:
     """A figure of table 1.
 
     Args:
-        name: in the CSV file. Beside it stand, by kind: ``<name>_sd`` and ``<name>_real``, of held-out slices;
+        name: in the CSV file. Beside it stand, by pooling: ``<name>_sd`` and ``<name>_real``, of held-out slices;
             ``<name>_low`` and ``<name>_high``, the interval; ``<name>_of``, of how many a count is;
             ``<name>_holm``, the p-value that is shown. Of a Fréchet distance also ``<name>_real_low`` and
             ``<name>_real_high``, where random choices of real patients lie.
         title: for people.
         key: which figure of an evaluation of pairs.
         percent: shown in per cent.
-        kind: what it is.
+        pooling: what becomes of several folds.
     """
 
     name: str
     title: str
     key: Key
     percent: bool = False
-    kind: Kind = Kind.FIGURE
+    pooling: Pooling = Pooling.FIGURE
 
     @property
     def has_range(self) -> bool:
@@ -51,7 +51,7 @@ class Column:
     @property
     def shown(self) -> str:
         """The column of the CSV file that people are shown."""
-        return f"{self.name}_holm" if self.kind == Kind.P_VALUE else self.name
+        return f"{self.name}_holm" if self.pooling == Pooling.P_VALUE else self.name
 
 
 def _likeness(features: str) -> tuple[Column, ...]:
@@ -89,14 +89,17 @@ _FOUND = {
 }
 PAIRING = (
     *(
-        Column(name, title, (metric, "segmenter", MASK), percent=True, kind=Kind.ESTIMATE)
+        Column(name, title, (metric, "segmenter", MASK), percent=True, pooling=Pooling.ESTIMATE)
         for name, (title, metric) in _FOUND.items()
     ),
     Column("lesions", "lesions a mask, median", ("median", "components", MASK)),
-    Column("copies", "suspected copies", ("suspected_copies", "pixels", SLICE), kind=Kind.COUNT),
-    Column("training_p", "nearer to training, p (Holm)", (_NEARNESS, "pixels", SLICE), kind=Kind.P_VALUE),
+    Column("copies", "suspected copies", ("suspected_copies", "pixels", SLICE), pooling=Pooling.COUNT),
+    Column("training_p", "nearer to training, p (Holm)", (_NEARNESS, "pixels", SLICE), pooling=Pooling.P_VALUE),
     Column(
-        "mask_training_p", "masks nearer to training, p (Holm)", (_NEARNESS, "outline", MASK), kind=Kind.P_VALUE
+        "mask_training_p",
+        "masks nearer to training, p (Holm)",
+        (_NEARNESS, "outline", MASK),
+        pooling=Pooling.P_VALUE,
     ),
 )
 COLUMNS = (*(column for columns in LIKENESS.values() for column in columns), *PAIRING)

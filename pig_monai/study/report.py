@@ -12,7 +12,7 @@ from PIL import Image
 
 from pig_monai.checkpoint import versions
 from pig_monai.choosing import spread_evenly
-from pig_monai.data.folder import Entry, fingerprint, has_lesion, heldout_entries, read_datalist
+from pig_monai.data.folder import fingerprint, has_lesion, heldout_entries, located, read_datalist
 from pig_monai.features.shape import STATISTICS
 from pig_monai.features.space import MASK, SLICE
 from pig_monai.files import sha256
@@ -250,21 +250,14 @@ def _real_pictures(results: Results) -> list[str]:
 
 def _pictures(one: MethodResult) -> list[str]:
     folder = one.pairs_folder(one.study.folds[0])
-    tiles = slice_tiles(_absolute(folder)[:SHOWN], one.image_size, TILE)
+    entries = [located(entry, folder) for entry in read_datalist(folder)["training"][:SHOWN]]
+    tiles = slice_tiles(entries, one.image_size, TILE)
     outlined = "slices" if one.method.masks == Masks.NONE else f"slices, masks ({one.method.masks.value}) outlined"
     strip = Image.open(folder / "film_strip.png").convert("RGB")
     return [
         f"<h3>{one.method.name}</h3>",
         picture(lay_out(tiles, columns=8), f"{one.method.name}: {outlined}."),
         picture(strip, f"{one.method.name}: {_STRIP[one.method.masks]}, from the first step to the last."),
-    ]
-
-
-def _absolute(folder: Path) -> list[Entry]:
-    """Return the entries of a dataset folder, with the paths of their files."""
-    return [
-        entry | {key: str(folder / entry[key]) for key in ("image", "label") if key in entry}
-        for entry in read_datalist(folder)["training"]
     ]
 
 
@@ -289,7 +282,7 @@ def _mask_cell(one: MethodResult, name: str, factor: float, sample: str) -> str:
 
 def _gallery(one: MethodResult) -> list[str]:
     real, made = (
-        {Path(entry["image"]).name: entry for entry in _absolute(folder)}
+        {Path(entry["image"]).name: located(entry, folder) for entry in read_datalist(folder)["training"]}
         for folder in (one.study.dataset_dir, one.pairs_folder(one.study.folds[0]))
     )
     nearest = one.quality[0]["nearest"].get("pixels", [])[:NEAREST]

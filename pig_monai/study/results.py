@@ -162,7 +162,7 @@ class MethodResult:
         first, *others = self._of(key, GENERATED)
         return (None, None) if first is None or others else (first.low, first.high)
 
-    @property
+    @cached_property
     def versions(self) -> list[Versions]:
         """With which versions of packages each of its networks was trained."""
         trained = self.study.trainings(self.method).all()
@@ -267,7 +267,7 @@ class ArmResult:
     def _meta_file(self, fold: int, seed: int) -> Path:
         return self.study.output / layout.segmenter(fold, self.by_fold[fold].name, seed) / layout.MODEL_META
 
-    @property
+    @cached_property
     def versions(self) -> list[Versions]:
         """With which versions of packages each of its segmenters was trained."""
         return [read_json(self._meta_file(*run), REMEDY)["versions"] for run in self.runs]

@@ -9,7 +9,7 @@ from pig_monai.evaluation.results import MEASURES
 from pig_monai.html import between, probability, short
 from pig_monai.metrics.spread import Spread
 from pig_monai.metrics.two_samples import any_of, holm
-from pig_monai.study.columns import COLUMNS, COUNTED, LIKENESS, PAIRING, Column, Kind
+from pig_monai.study.columns import COLUMNS, COUNTED, LIKENESS, PAIRING, Column, Pooling
 from pig_monai.study.results import OVERLAPS, ArmResult, Difference, MethodResult, Results
 
 Row = dict[str, Any]
@@ -30,7 +30,7 @@ class Readable(NamedTuple):
 def table1_rows(results: Results) -> list[Row]:
     """Return table 1 as numbers: a row a method."""
     rows = [_quality_row(one) for one in results.methods]
-    for column in (column for column in COLUMNS if column.kind == Kind.P_VALUE):
+    for column in (column for column in COLUMNS if column.pooling == Pooling.P_VALUE):
         tested = [row for row in rows if row[column.name] is not None]
         for row, p in zip(tested, holm([row[column.name] for row in tested]), strict=True):
             row[column.shown] = p
@@ -60,14 +60,14 @@ def _quality_row(one: MethodResult) -> Row:
 def _figures(one: MethodResult, column: Column) -> Row:
     """Return what belongs to a figure of table 1, by column of the CSV file."""
     found, name = one.figure(column.key), column.name
-    if column.kind == Kind.COUNT:
+    if column.pooling == Pooling.COUNT:
         return {name: found.total, f"{name}_of": one.slices_of(column.key).total}
-    if column.kind == Kind.P_VALUE:
+    if column.pooling == Pooling.P_VALUE:
         return {name: any_of(found.known) if found.known else None, column.shown: None}  # of all methods together
     row: Row = {name: found.mean, f"{name}_sd": found.sd, f"{name}_real": one.reference(column.key).mean}
     if column.has_range:
         row[f"{name}_real_low"], row[f"{name}_real_high"] = one.range_of_real(column.key)
-    if column.kind == Kind.ESTIMATE:
+    if column.pooling == Pooling.ESTIMATE:
         row[f"{name}_low"], row[f"{name}_high"] = one.interval(column.key)
     return row
 
@@ -108,9 +108,9 @@ def _cell(row: Row, column: Column) -> str:
     value, name = row[column.shown], column.name
     if value is None:
         return "–"
-    if column.kind == Kind.COUNT:
+    if column.pooling == Pooling.COUNT:
         return f"{value:.0f} of {row[f'{name}_of']:.0f}"
-    if column.kind == Kind.P_VALUE:
+    if column.pooling == Pooling.P_VALUE:
         return probability(value)
     text = _spread(value, row.get(f"{name}_sd"), column.percent)
     interval = between(row.get(f"{name}_low"), row.get(f"{name}_high"), percent=True)

@@ -12,7 +12,7 @@ from pig_monai.errors import PigError
 from pig_monai.evaluation.segmenters import load_segmenter
 from pig_monai.files import sha256
 from pig_monai.pairs_evaluation.consistency import find_reference
-from pig_monai.study.columns import COLUMNS, Kind
+from pig_monai.study.columns import COLUMNS, Pooling
 from tests.evaluation.known import boxes, evaluate, make_dataset, write_segmenter
 from tests.pairs_evaluation.known import evaluate_pairs, value, write_pairs
 
@@ -46,7 +46,9 @@ def test_of_real_pairs_it_is_the_segmenters_own_dice(known, copier, real_pairs, 
     # what a study's table shows is there
     measured = {(f["metric"], f["features"], f["region"]) for f in found["figures"]}
     offline = [column for column in COLUMNS if column.key[1] not in ("inception", "dinov2")]
-    assert {column.key for column in offline if column.kind != Kind.P_VALUE} <= measured  # too few patients for p
+    assert {
+        column.key for column in offline if column.pooling != Pooling.P_VALUE
+    } <= measured  # too few patients for p
     assert found["figures"][-1]["note"].endswith("fold 0, which the segmenter held out")
 
 
