@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,12 @@ LEAST_SHARE = 0.1
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that decide a result."""
+    """Return the versions that decide a result: of trainings, samplings and measurements."""
     return {
         "pig_monai": pig_monai.__version__,
         "monai": str(monai.__version__),
         "torch": str(torch.__version__),
+        **{name: metadata.version(name) for name in ("numpy", "scipy", "scikit-image")},
     }
 
 

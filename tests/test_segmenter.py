@@ -302,6 +302,19 @@ def test_a_resumed_training_keeps_its_best_weights(segmenter, phantom_dataset, t
     assert after["weights_sha256"] == best["weights_sha256"]
 
 
+def test_a_finished_training_that_is_started_again_says_what_it_said(segmenter, phantom_dataset, tmp_path):
+    """Of the data, the pairs and the versions that trained it, not of those at hand now."""
+    shutil.copytree(segmenter, tmp_path / "run")
+    path = tmp_path / "run/model.json"
+    path.write_text(path.read_text().replace('"Pytorch": "', '"Pytorch": "0.'))
+    said = path.read_bytes()
+    ids = {"dataset_dir": phantom_dataset, "output_dir": tmp_path / "run", "resume": True, **SMALL}
+    result = run_bundle("training", "configs/train.yaml", **ids, max_epochs=2)
+    assert result.returncode == 0, result.stderr
+    assert path.read_bytes() == said != (segmenter / "model.json").read_bytes()
+    assert not list((tmp_path / "run").glob("model_previous.*"))
+
+
 def test_a_killed_training_does_not_miss_the_best_weights_that_were_replaced(segmenter, phantom_dataset, tmp_path):
     """Killed after better ones took the place of those that the saved state names."""
     shutil.copytree(segmenter, tmp_path / "run")

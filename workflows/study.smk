@@ -1,6 +1,6 @@
 # The study: trains every method in each fold, samples, trains segmenters with the pairs, measures, and reports.
 #
-#     snakemake -s workflows/study.smk --cores 8 --configfile study.yaml
+#     snakemake -s workflows/study.smk --cores 8 --resources gpu=1 --configfile study.yaml
 #     snakemake -s workflows/study.smk --executor slurm --jobs 40 --configfile study.yaml
 #
 # The study file (docs/study.md explains it):
@@ -39,7 +39,7 @@ from snakemake.exceptions import WorkflowError
 
 from pig_monai.errors import PigError
 from pig_monai.study import layout
-from pig_monai.study.inputs import check_unchanged, record
+from pig_monai.study.inputs import check_unchanged, outdate, record
 from pig_monai.study.nodes import nodes
 from pig_monai.study.settings import Study
 
@@ -49,6 +49,7 @@ try:
     NODES = nodes(STUDY, PYTHON)
     if workflow.is_main_process:  # not in a cluster's jobs: it reads the whole dataset
         check_unchanged(STUDY, NODES)
+        outdate(STUDY, NODES)
 except PigError as error:
     raise WorkflowError(str(error))
 THREADS = int(config.get("threads", 1))
@@ -95,15 +96,16 @@ for node in NODES:
             [mark(name) for name in node.needs],
             [ancient(mark(name)) for name in node.grown],
         output:
-            touch(mark(node.name)),
+            mark(node.name),
         log:
             f"{STUDY.output}/{layout.log(node.name)}",
         params:
             command=shlex.join(node.command),
+            amount=node.amount,
         threads: THREADS
         resources:
             mem_mb=int(config.get("memory", 4000)),
             runtime=int(config.get("minutes", 1440)),
             gpu=int(config.get("gpus", 0)),
         shell:
-            "OMP_NUM_THREADS={threads} {params.command} >> {log:q} 2>&1"
+            "OMP_NUM_THREADS={threads} {params.command} >> {log:q} 2>&1 && echo {params.amount} > {output:q}"

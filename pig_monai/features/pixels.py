@@ -25,8 +25,8 @@ def pixel_features(slices: np.ndarray) -> np.ndarray:
 def outline_features(masks: np.ndarray) -> np.ndarray:
     """Return how far each place is from the lesions' outline, in pixels, at 64 × 64 at most: (n, d) float64.
 
-    Positive inside, negative outside. A mask that was moved by a pixel differs by a pixel at most everywhere, and
-    not only, but wholly, where the two do not overlap.
+    Positive inside, negative outside. A mask that was moved by a pixel differs everywhere, but by two pixels at
+    most, whether or not the two overlap.
 
     Args:
         masks: bool (n, W, H), none empty.

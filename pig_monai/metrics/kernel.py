@@ -6,64 +6,64 @@ unbiased its expectation does not depend on their sizes; it may come out below 0
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
+
+from pig_monai.metrics.blocks import blocks
 
 SUBSETS = 100
 
-
-@dataclass(frozen=True)
-class KernelDistance:
-    """A kernel distance and its spread.
-
-    Args:
-        value: of the whole samples.
-        sd: of the estimates from random subsets of ``subset`` slices of either sample; None for no subsets.
-        subset: slices in a subset, half of the smaller sample.
-    """
-
-    value: float
-    sd: float | None
-    subset: int
+LARGEST_SUBSET = 1000
+"""Slices in a subset at most, as the KID's authors have it."""
 
 
-def kernel_distance(
-    real: np.ndarray, generated: np.ndarray, seed: int = 0, subsets: int = SUBSETS
-) -> KernelDistance:
+def kernel_distance(real: np.ndarray, generated: np.ndarray, inner: float | None = None) -> float:
     """Return the kernel distance for the polynomial kernel (x·y / d + 1)³.
 
-    The KID's authors average the estimates of subsets, which have the expectation of the whole samples' one and
-    more variance: here they give the spread alone.
+    Args:
+        real: (n, d), n ≥ 2; computed in float64.
+        generated: (m, d), m ≥ 2.
+        inner: `inner_similarity` of ``real``, where it is known from another comparison.
+    """
+    one, other = (np.asarray(features, dtype=np.float64) for features in (real, generated))
+    across = sum(float(_kernel(one[rows], other).sum()) for rows in blocks(len(one))) / (len(one) * len(other))
+    known = inner_similarity(one) if inner is None else inner
+    return known + inner_similarity(other) - 2 * across
+
+
+def kernel_spread(
+    real: np.ndarray, generated: np.ndarray, seed: int = 0, subsets: int = SUBSETS
+) -> tuple[float, int]:
+    """Return the standard deviation of the distances of subsets, and how many slices of either sample one has.
+
+    The KID's authors give the mean of these distances, too: it has the expectation of `kernel_distance` and more
+    variance.
 
     Args:
         real: (n, d), n ≥ 4; computed in float64.
         generated: (m, d), m ≥ 4.
         seed: of the subsets.
-        subsets: how many; 0 for no spread.
+        subsets: how many, of half the smaller sample or `LARGEST_SUBSET`.
     """
-    one, other = (np.asarray(features, dtype=np.float64) for features in (real, generated))
-    within, across, beyond = _kernel(one, one), _kernel(one, other), _kernel(other, other)
-    value = _mmd2(within, across, beyond)
-    subset = min(len(one), len(other)) // 2
-    if not subsets:
-        return KernelDistance(value, None, subset)
+    size = min(len(real) // 2, len(generated) // 2, LARGEST_SUBSET)
     rng = np.random.default_rng(seed)
-    estimates = []
+    found = []
     for _ in range(subsets):
-        a, b = (rng.choice(len(sample), subset, replace=False) for sample in (one, other))
-        estimates.append(_mmd2(within[np.ix_(a, a)], across[np.ix_(a, b)], beyond[np.ix_(b, b)]))
-    return KernelDistance(value, float(np.std(estimates, ddof=1)), subset)
+        a, b = (sample[rng.choice(len(sample), size, replace=False)] for sample in (real, generated))
+        found.append(kernel_distance(a, b))
+    return float(np.std(found, ddof=1)), size
+
+
+def inner_similarity(sample: np.ndarray) -> float:
+    """Return the mean kernel of a sample's slices with each other, none of them with itself.
+
+    Args:
+        sample: (n, d), n ≥ 2, float64.
+    """
+    total = sum(float(_kernel(sample[rows], sample).sum()) for rows in blocks(len(sample)))
+    itself = float((((sample**2).mean(axis=1) + 1) ** 3).sum())
+    return (total - itself) / (len(sample) * (len(sample) - 1))
 
 
 def _kernel(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     kernel: np.ndarray = (one @ other.T / one.shape[1] + 1) ** 3
     return kernel
-
-
-def _mmd2(within: np.ndarray, across: np.ndarray, beyond: np.ndarray) -> float:
-    """Return the mean within both samples, without each slice with itself, minus twice that across them."""
-    n, m = across.shape
-    inner = (within.sum() - np.trace(within)) / (n * (n - 1))
-    outer = (beyond.sum() - np.trace(beyond)) / (m * (m - 1))
-    return float(inner + outer - 2 * across.mean())

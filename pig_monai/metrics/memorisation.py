@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.distance import cdist
 
+from pig_monai.metrics.blocks import blocks
+
 OTHERS = 10
 """Next patients whose mean distance a nearest patient's is measured by."""
 
@@ -91,6 +93,10 @@ class Copies:
         return suspected
 
 
+class TooFewPatients(ValueError):
+    """The training patients do not tell how near slices of different patients usually are."""
+
+
 def find_copies(
     generated: np.ndarray,
     training: np.ndarray,
@@ -108,25 +114,25 @@ def find_copies(
         heldout: features of slices of patients who were not trained on; None where there are none.
 
     Raises:
-        ValueError: too few patients, or none whose slices are all their own.
+        TooFewPatients: to tell what is usual, or none whose slices are all their own.
     """
     owner, count = _owners(patients)
     if count < LEAST_PATIENTS:
-        raise ValueError(f"{count} training patients are too few to look for copies")
+        raise TooFewPatients(f"{count} training patients are too few to look for copies")
     distances = cdist(generated, training)
-    among = _by_patient(cdist(training, training), owner, count)
+    among = _by_patient(training, training, owner, count)
     among[np.arange(len(training)), owner] = np.inf
     usual = [_relative(among)]
     if heldout is not None:
-        usual.append(_relative(_by_patient(cdist(heldout, training), owner, count)))
+        usual.append(_relative(_by_patient(heldout, training, owner, count)))
     found = np.concatenate(usual)
     known = found[found > TWIN]
     if not len(known):
-        raise ValueError("every training slice is another patient's, too")
+        raise TooFewPatients("every training slice is another patient's, too")
     return Copies(
         nearest=distances.argmin(axis=1),
         distances=distances.min(axis=1),
-        relative=_relative(_by_patient(distances, owner, count)),
+        relative=_relative(_by_patient(generated, training, owner, count)),
         usual=known,
         shared=len(found) - len(known),
         usual_end=float(np.quantile(known, USUAL)),
@@ -186,8 +192,8 @@ def training_preference(
         raise ValueError("a patient is trained on and held out")
     owner, trained = _owners(patients)
     other, held = _owners(heldout_patients)
-    near = _by_patient(cdist(generated, training), owner, trained)
-    far = _by_patient(cdist(generated, heldout), other, held)
+    near = _by_patient(generated, training, owner, trained)
+    far = _by_patient(generated, heldout, other, held)
     # how many generated slices are nearest to each patient; the first ones are those trained on
     wins = np.bincount(np.hstack([near, far]).argmin(axis=1), minlength=trained + held)
     share = wins[:trained].sum() / len(generated)
@@ -219,11 +225,13 @@ def _owners(patients: Sequence[str]) -> tuple[np.ndarray, int]:
     return owner, len(known)
 
 
-def _by_patient(distances: np.ndarray, owner: np.ndarray, count: int) -> np.ndarray:
-    """Return the distances (n, m) to slices as those to each patient's nearest slice, (n, count)."""
-    nearest = np.full((len(distances), count), np.inf)
-    for patient in range(count):
-        nearest[:, patient] = distances[:, owner == patient].min(axis=1)
+def _by_patient(slices: np.ndarray, others: np.ndarray, owner: np.ndarray, count: int) -> np.ndarray:
+    """Return the distances of slices (n, d) to each patient's nearest slice among others, (n, count)."""
+    nearest = np.empty((len(slices), count))
+    of_patient = [others[owner == patient] for patient in range(count)]
+    for rows in blocks(len(slices)):
+        for patient, own in enumerate(of_patient):
+            nearest[rows, patient] = cdist(slices[rows], own).min(axis=1)
     return nearest
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.distance import cdist
 
+from pig_monai.metrics.blocks import blocks
+
 NEIGHBOURS = 5
 
 
@@ -32,7 +34,9 @@ class Neighbourhoods:
     coverage: float
 
 
-def neighbourhoods(real: np.ndarray, generated: np.ndarray, k: int = NEIGHBOURS) -> Neighbourhoods:
+def neighbourhoods(
+    real: np.ndarray, generated: np.ndarray, k: int = NEIGHBOURS, real_radii: np.ndarray | None = None
+) -> Neighbourhoods:
     """Return precision, recall, density and coverage.
 
     Recall and coverage rise with the number of generated slices: compare them at equal numbers.
@@ -41,6 +45,7 @@ def neighbourhoods(real: np.ndarray, generated: np.ndarray, k: int = NEIGHBOURS)
         real: (n, d), n > k.
         generated: (m, d), m > k.
         k: neighbours that a ball reaches.
+        real_radii: `radii` of ``real``, where they are known from another comparison.
 
     Raises:
         ValueError: a sample of k slices or fewer.
@@ -48,8 +53,8 @@ def neighbourhoods(real: np.ndarray, generated: np.ndarray, k: int = NEIGHBOURS)
     if min(len(real), len(generated)) <= k:
         raise ValueError(f"{len(real)} and {len(generated)} slices are too few for {k} neighbours")
     across = cdist(real, generated)
-    within_real = across <= _radii(real, k)[:, None]
-    within_generated = across <= _radii(generated, k)[None]
+    within_real = across <= (radii(real, k) if real_radii is None else real_radii)[:, None]
+    within_generated = across <= radii(generated, k)[None]
     return Neighbourhoods(
         precision=float(within_real.any(axis=0).mean()),
         recall=float(within_generated.any(axis=1).mean()),
@@ -58,9 +63,16 @@ def neighbourhoods(real: np.ndarray, generated: np.ndarray, k: int = NEIGHBOURS)
     )
 
 
-def _radii(sample: np.ndarray, k: int) -> np.ndarray:
-    """Return each slice's distance to its k-th nearest neighbour, itself not counted."""
-    distances = cdist(sample, sample)
-    np.fill_diagonal(distances, np.inf)
-    radii: np.ndarray = np.partition(distances, k - 1, axis=1)[:, k - 1]
-    return radii
+def radii(sample: np.ndarray, k: int = NEIGHBOURS) -> np.ndarray:
+    """Return each slice's distance to its k-th nearest neighbour, itself not counted: float (n,).
+
+    Args:
+        sample: (n, d), n > k.
+        k: which neighbour.
+    """
+    found = np.empty(len(sample))
+    for rows in blocks(len(sample)):
+        distances = cdist(sample[rows], sample)
+        distances[np.arange(rows.stop - rows.start), np.arange(rows.start, rows.stop)] = np.inf
+        found[rows] = np.partition(distances, k - 1, axis=1)[:, k - 1]
+    return found

@@ -13,6 +13,9 @@ from pig_monai.pairs_evaluation.figures import EQUAL, FEW, GENERATED, HELDOUT, S
 
 ANSWERS_HEAD = ["question", "generated", "real", "in words"]
 
+ABOUT_AS_WELL = 0.05
+"""So much may Dice differ to be called about the same."""
+
 
 def answers(found: Sequence[Figure], spaces: Sequence[FeatureSpace], comparison: Comparison) -> list[list[str]]:
     """Return the rows of the short table.
@@ -44,10 +47,12 @@ def _compared(question: str, metric: str, region: str, name: str, found: Sequenc
     made = find(found, metric, name, region, EQUAL) or find(found, metric, name, region, GENERATED)
     if made is None or made.value is None:
         return [question, "–", "–", "too few slices to say" if made is None else made.note]
-    if real is None or not real.value:
-        refused = real.note if real is not None and real.value is None else ""
+    if real is None or real.value is None:
+        refused = "" if real is None else real.note
         return [question, f"{made.value:.3g}", "–", refused or "no real slices to compare with"]
     reached = f"{real.value:.3g}{in_brackets(real)}"
+    if not real.value:
+        return [question, f"{made.value:.3g}", reached, "it is 0 for unseen real slices: nothing to compare with"]
     ratio = made.value / real.value
     if metric == "frechet" and real.high is not None and made.value <= real.high:
         words = "no farther from the training slices than other real patients may be"
@@ -105,7 +110,7 @@ def _consistency(found: Sequence[Figure]) -> list[list[str]]:
     if real is not None and real.value is not None:
         words = (
             "a segmenter trained on real slices finds the generated masks about as well as real ones"
-            if abs(generated.value - real.value) < 0.05
+            if abs(generated.value - real.value) < ABOUT_AS_WELL
             else f"{100 * (generated.value - real.value):+.1f} points from real slices"
         )
     return [[question, f"{100 * generated.value:.1f} %{in_brackets(generated, percent=True)}", reached, words]]
@@ -132,6 +137,8 @@ def _preference(question: str, features: str, region: str, found: Sequence[Figur
     if len(known) < 3:
         return []
     nearer, by_chance, chance = known
-    found_more = "more than by chance: it remembers" if chance < SIGNIFICANT else "as chance would have it"
+    found_more = (
+        "more than by chance: it remembers" if chance < SIGNIFICANT else "nothing beyond chance was detected"
+    )
     words = f"{found_more} (p {probability(chance)})"
     return [[question, f"{100 * nearer:.0f} %", f"{100 * by_chance:.0f} % expected", words]]

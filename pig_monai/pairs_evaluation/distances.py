@@ -9,8 +9,8 @@ from functools import partial
 import numpy as np
 
 from pig_monai.metrics.frechet import frechet_distance
-from pig_monai.metrics.kernel import kernel_distance
-from pig_monai.metrics.neighbours import NEIGHBOURS, neighbourhoods
+from pig_monai.metrics.kernel import inner_similarity, kernel_distance, kernel_spread
+from pig_monai.metrics.neighbours import neighbourhoods, radii
 from pig_monai.metrics.projection import SLICES_A_DIMENSION, Projection, fit_projection
 from pig_monai.pairs_evaluation.figures import EQUAL, FEW, GENERATED, HELDOUT, LEAST, SPLIT, Figure
 
@@ -81,18 +81,18 @@ def compare_features(
     if sizes.smallest < LEAST:
         return [*refused(GENERATED, len(generated), sizes.smallest), *few_heldout]
 
-    whole = fit_projection(real, None, standardise)
-    reduced = fit_projection(real, sizes.smallest // SLICES_A_DIMENSION, standardise)
+    reference = _Reference.of(real, sizes.smallest // SLICES_A_DIMENSION, standardise)
+    reduced = reference.reduced
 
     def figures(sample: str, slices: np.ndarray, n: int) -> list[Figure]:
-        found = _measure(real, slices, n, whole, reduced, fid, seed)
+        found = reference.measure(slices, n, fid, seed)
         drawn = f"mean of {DRAWS} draws of {n} slices" if n < len(slices) else ""
         notes = {"frechet": _reduction(reduced), "fid": _singular(len(real), n, real.shape[1])}
         return [row(name, sample, n, found[name], notes.get(name, ""), drawn) for name in names]
 
     rows = figures(GENERATED, generated, len(generated))
-    kernel = kernel_distance(whole(real), whole(generated), seed)
-    rows.append(row("kernel_sd", GENERATED, len(generated), kernel.sd, f"of subsets of {kernel.subset} slices"))
+    sd, subset = kernel_spread(reference.slices, reference.whole(generated), seed)
+    rows.append(row("kernel_sd", GENERATED, len(generated), sd, f"of subsets of {subset} slices"))
     if 0 < sizes.equal < len(generated):
         rows += figures(EQUAL, generated, sizes.equal)
     rows += few_heldout
@@ -176,22 +176,50 @@ def split_distances(
     return np.array(distances), int(np.median(others)) if others else 0
 
 
-def _measure(
-    real: np.ndarray, slices: np.ndarray, n: int, whole: Projection, reduced: Projection, fid: bool, seed: int
-) -> Mapping[str, float]:
-    """Return the figures of ``n`` of the slices: of all, or means over draws."""
-    rng = np.random.default_rng(seed)
-    draws = [slices] if n == len(slices) else [slices[rng.choice(len(slices), n, False)] for _ in range(DRAWS)]
-    reference = whole(real)
-    found = []
-    for drawn in draws:
-        sample = whole(drawn)
-        values = {"frechet": frechet_distance(reduced(real), reduced(drawn))}
-        values["kernel"] = kernel_distance(reference, sample, subsets=0).value
-        if fid:
-            values["fid"] = frechet_distance(reference, sample)
-        found.append({**values, **asdict(neighbourhoods(reference, sample, NEIGHBOURS))})
-    return {name: float(np.mean([values[name] for values in found])) for name in found[0]}
+@dataclass(frozen=True)
+class _Reference:
+    """The real training slices, and what every comparison with them takes of them.
+
+    Args:
+        whole: the projection to all dimensions.
+        reduced: that to those of the Fréchet distance.
+        slices: (n, d), projected to all dimensions.
+        reduced_slices: (n, r), projected to those of the Fréchet distance.
+        inner: their similarity to each other.
+        radii: of their neighbourhoods, (n,).
+    """
+
+    whole: Projection
+    reduced: Projection
+    slices: np.ndarray
+    reduced_slices: np.ndarray
+    inner: float
+    radii: np.ndarray
+
+    @classmethod
+    def of(cls, real: np.ndarray, dimensions: int, standardise: bool) -> _Reference:
+        """Take of real features (n, d) what is needed, for a Fréchet distance in at most so many dimensions."""
+        whole = fit_projection(real, None, standardise)
+        reduced = fit_projection(real, dimensions, standardise)
+        slices = whole(real)
+        return cls(whole, reduced, slices, reduced(real), inner_similarity(slices), radii(slices))
+
+    def measure(self, slices: np.ndarray, n: int, fid: bool, seed: int) -> Mapping[str, float]:
+        """Return the figures of ``n`` of the slices: of all, or means over draws."""
+        rng = np.random.default_rng(seed)
+        draws = [slices] if n == len(slices) else [slices[rng.choice(len(slices), n, False)] for _ in range(DRAWS)]
+        found = []
+        for drawn in draws:
+            sample = self.whole(drawn)
+            values = {
+                "frechet": frechet_distance(self.reduced_slices, self.reduced(drawn)),
+                "kernel": kernel_distance(self.slices, sample, self.inner),
+            }
+            if fid:
+                values["fid"] = frechet_distance(self.slices, sample)
+            lie = neighbourhoods(self.slices, sample, real_radii=self.radii)
+            found.append({**values, **asdict(lie)})
+        return {name: float(np.mean([values[name] for values in found])) for name in found[0]}
 
 
 def _reduction(projection: Projection) -> str:

@@ -15,7 +15,7 @@ from pig_monai.features.space import MASK, FeatureSpace
 from pig_monai.html import facts, figures, page, paragraph, picture, probability, short, steps, table, unfolding
 from pig_monai.pairs_evaluation.answers import ANSWERS_HEAD, answers, in_brackets
 from pig_monai.pairs_evaluation.compare import Comparison
-from pig_monai.pairs_evaluation.distances import METRICS
+from pig_monai.pairs_evaluation.distances import METRICS, SPLITS
 from pig_monai.pairs_evaluation.figures import COLUMNS, EQUAL, GENERATED, HELDOUT, NEAREST, SPLIT, Figure, find
 from pig_monai.pairs_evaluation.samples import Pairs, Samples, read_batches
 from pig_monai.pictures import lay_out, magnification, tile
@@ -38,7 +38,7 @@ SAMPLES = {
 HOW_TO_READ = (
     "All figures compare slices with the real ones that the generator was trained on. The rows of real slices "
     "show what a perfect generator would get: of those that it never saw, and of patients chosen at random (mean "
-    "of 40 choices, and where 95 % of them lie). Compare them with the row of as many generated ones, since every "
+    f"of {SPLITS} choices, and where 95 % of them lie). Compare them with the row of as many generated ones, since every "
     "figure but the kernel distance depends on how many slices there are. The Fréchet and the kernel distance are "
     "0 for equal distributions. Precision: share of the slices that lie among the real ones. Coverage: share of "
     "the real slices that have one of them near. Recall and density are the older relative of coverage and the "

@@ -1,4 +1,4 @@
-"""Which slices are compared, and what is measured on each: batch by batch, so that any number fits into memory."""
+"""Which slices are compared, and what is measured on each: batch by batch, so that only features are kept."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -15,17 +16,27 @@ from pig_monai.files import read_json, write_json
 from pig_monai.runs import differences
 from pig_monai.study import layout
 from pig_monai.study.nodes import Node
-from pig_monai.study.settings import BUDGET, CONFIGS, NO_MATTER, Study
+from pig_monai.study.settings import BUDGET, CONFIGS, Study, changes_nothing
 
 _OTHER_BUDGET = "take another output for another budget"
 _CHANGED = "restore it, or take another output"
 _FORMER = "its runs are of a former version: take another output"
+_NETWORKS = f"{layout.MARKS}/fold_*/networks/*.done"
+_LEFT = {
+    "sampling": f"{layout.MARKS}/fold_*/pairs/*.done",
+    "segmentation": "fold_*/segmenters/*/*/checkpoints/*.pt",
+}
+"""What is there once a block of settings can change no more; of all others, `_NETWORKS`.
+
+Trainings of networks and samplings refuse to go on with other settings by themselves; segmenters do not.
+"""
 
 
 def check_unchanged(study: Study, nodes: Iterable[Node]) -> None:
     """Refuse another budget, dataset or config in a folder where runs were made with a former one.
 
-    A segmenter that is finished would stay as it is, and be reported as of the new settings.
+    A segmenter that is finished would stay as it is, and be reported as of the new settings. Settings of which no run
+    is there yet may change: those of the segmenters, say, when the first of them ran out of memory.
 
     Args:
         study: what is wanted.
@@ -34,14 +45,16 @@ def check_unchanged(study: Study, nodes: Iterable[Node]) -> None:
     Raises:
         PigError: names the first thing that differs.
     """
-    if not any((study.output / layout.MARKS).glob("fold_*")):
+    begun = {pattern for pattern in (_NETWORKS, *_LEFT.values()) if any(study.output.glob(pattern))}
+    if not begun:
         return
     given = read_json(study.output / layout.STUDY, _FORMER)
     defaults = Study(study.output, study.dataset_dir, [], [])  # its dataset may have moved: it is not read
     former = {name: given.get(name, getattr(defaults, name)) for name in BUDGET}
     now = {name: getattr(study, name) for name in BUDGET}
     for key, theirs, ours in differences(former, now):
-        if key.rpartition("#")[2] not in NO_MATTER:
+        block = key.partition("#")[0]
+        if not changes_nothing(key) and _LEFT.get(block, _NETWORKS) in begun:
             raise PigError(
                 f"{key} is {ours!r}, but runs in {study.output} were made with {theirs!r}", _OTHER_BUDGET
             )
@@ -49,6 +62,21 @@ def check_unchanged(study: Study, nodes: Iterable[Node]) -> None:
     for name, digest in digests(study, nodes).items():
         if recorded.get(name, digest) != digest:
             raise PigError(f"{name} has changed since runs in {study.output} were made", _CHANGED)
+
+
+def outdate(study: Study, nodes: Iterable[Node]) -> None:
+    """Make old the marks of nodes that made, or measured, another number of pairs, so that Snakemake runs them again.
+
+    Its own records tell it, too, but lie in the working directory: from another one it would do nothing.
+
+    Args:
+        study: what is wanted.
+        nodes: its nodes.
+    """
+    for node in nodes:
+        mark = study.output / layout.mark(node.name)
+        if mark.is_file() and mark.read_text(encoding="utf-8").strip() != node.amount:
+            os.utime(mark, (1, 1))  # of the epoch; at 0 Snakemake takes it for a file without a time
 
 
 def record(study: Study, nodes: Iterable[Node], given: Mapping[str, Any]) -> None:

@@ -41,7 +41,7 @@ def evaluation(fold: int, arm: str, seed: int) -> str:
 
 
 def mark(name: str) -> str:
-    """Return the file that says that a node is done.
+    """Return the file that says that a node is done, and, where it makes or measures pairs, of how many.
 
     The marks, not the folders, are what Snakemake knows of: it removes a rule's outputs before it runs it again.
     """

@@ -26,8 +26,9 @@ class Node:
         command: what runs.
         configs: that it reads, in the bundle's folder of them.
         needs: names of the nodes before it.
-        grown: of those among them that may grow without changing what this node reads: the pairs folder of an arm
-            that trains with its first so many pairs.
+        grown: of further ones, which may grow without changing what this node reads: the pairs folder of an arm that
+            trains with its first so many pairs.
+        amount: how many pairs it makes or measures, which its mark says; empty for other nodes.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Node:
     configs: Sequence[str]
     needs: Sequence[str] = ()
     grown: Sequence[str] = ()
+    amount: str = ""
 
 
 def nodes(study: Study, python: str = sys.executable) -> list[Node]:
@@ -124,7 +126,7 @@ class _Fold:
         way = "infer_pairs" if method.masks == Masks.MADE else "infer_slices"
         preset = study.presets["latents" if method.latent else "pixels"]
         configs = [f"{way}.yaml", f"presets/{preset}.yaml", f"presets/methods/{method.name}.yaml"]
-        return self._node(self.pairs(method), way, configs, ids, needs)
+        return self._node(self.pairs(method), way, configs, ids, needs, amount=count)
 
     def segment(self, arm: Arm, seed: int) -> Node:
         """Return the node of a segmenter."""
@@ -169,7 +171,8 @@ class _Fold:
         }
         name = layout.quality(self.fold, method.name)
         needs = [self.pairs(method), segmenter]
-        return self._node(name, "evaluate_pairs", ["evaluate_pairs.yaml"], ids, needs, also_read=[INFERENCE])
+        configs, amount = ["evaluate_pairs.yaml"], self.study.num_evaluated
+        return self._node(name, "evaluate_pairs", configs, ids, needs, also_read=[INFERENCE], amount=amount)
 
     def _node(
         self,
@@ -180,10 +183,11 @@ class _Fold:
         needs: Iterable[str] = (),
         grown: Sequence[str] = (),
         also_read: Sequence[str] = (),
+        amount: int | None = None,
     ) -> Node:
         """Return a node whose command is one of the bundle's."""
         files = [str(CONFIGS / config) for config in configs]
         given = {**ids, "output_dir": self.study.output / name, "device": self.study.device}
         command = [self.python, "-m", "monai.bundle", "run", run_id, "--config_file", str(files)]
         command += [text for id_, value in given.items() for text in (f"--{id_}", str(value))]
-        return Node(name, command, [*configs, *also_read], list(needs), grown)
+        return Node(name, command, [*configs, *also_read], list(needs), grown, str(amount or ""))

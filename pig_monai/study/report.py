@@ -24,7 +24,7 @@ from pig_monai.pictures import lay_out
 from pig_monai.study.arms import Kind
 from pig_monai.study.charts import dice_by_pairs, gains, quality_by_seconds
 from pig_monai.study.methods import Masks
-from pig_monai.study.results import ArmResult, MethodResult, Results
+from pig_monai.study.results import MethodResult, Results
 from pig_monai.study.settings import CONFIGS
 from pig_monai.study.tables import (
     Row,
@@ -116,7 +116,7 @@ def report_page(results: Results, table1: Sequence[Row], table2: Sequence[Row]) 
     """
     parts = [
         paragraph(_data(results)),
-        *(paragraph(f"Note: {note}.", "notice") for note in _notes(results)),
+        *(paragraph(f"Note: {note}.", "notice") for note in notes(results)),
         "<h2>In short</h2>",
         *(paragraph(sentence) for sentence in in_short(table2)),
         "<h2>Which pairs help a segmenter</h2>",
@@ -147,7 +147,7 @@ def report_page(results: Results, table1: Sequence[Row], table2: Sequence[Row]) 
         *_real_pictures(results),
         *(part for one in results.methods for part in _pictures(one)),
         "<h2>Masks</h2>",
-        _masks(results),
+        masks_table(results),
         "<h2>Nearest training slices</h2>",
         paragraph(ABOUT_GALLERY),
         *(part for one in results.methods for part in _gallery(one)),
@@ -222,7 +222,8 @@ def _data(results: Results) -> str:
     )
 
 
-def _notes(results: Results) -> Iterator[str]:
+def notes(results: Results) -> Iterator[str]:
+    """Yield what limits the study's figures, a sentence each."""
     entries = read_datalist(results.study.dataset_dir)["training"]
     phantoms = sum(entry.get("origin") == "phantom" for entry in entries)
     if phantoms:
@@ -232,8 +233,8 @@ def _notes(results: Results) -> Iterator[str]:
         yield f"only fold {held} was held out: other patients may give other figures"
     if len(results.study.seeds) < 3:
         yield "fewer than three seeds a segmenter: chance of the training is hardly seen"
-    if any(len(versions) > 1 for versions in _trained_with(results).values()):
-        yield "not all was trained with the same versions of packages (see How it was done)"
+    if any(len(versions) > 1 for versions in _made_with(results).values()):
+        yield "not all was trained and measured with the same versions of packages (see How it was done)"
     yield "one generator training a method and fold: what another seed of it would change is in no interval"
     if results.of(Kind.BASELINE)[0].estimate("dice").patients < 20:
         yield "fewer than 20 held-out patients: intervals are wide, and tests find little"
@@ -261,7 +262,7 @@ def _pictures(one: MethodResult) -> list[str]:
     ]
 
 
-def _masks(results: Results) -> str:
+def masks_table(results: Results) -> str:
     """Compare the statistics of generated masks with those of real ones."""
     made = [one for one in results.methods if one.method.masks == Masks.MADE]
     if not made:
@@ -304,16 +305,15 @@ def _gallery(one: MethodResult) -> list[str]:
     return [head, said, figures(shown, "wide")]
 
 
-def _trained_with(results: Results) -> dict[str, list[str]]:
-    """Return which versions of packages the study was trained with, each once."""
-    trained: dict[str, Sequence[MethodResult | ArmResult]] = {
-        "generators trained with": results.methods,
-        "segmenters trained with": results.arms,
+def _made_with(results: Results) -> dict[str, list[str]]:
+    """Return which versions of packages the study was trained and measured with, each once."""
+    used = {
+        "generators trained with": [found for one in results.methods for found in one.versions],
+        "slices measured with": [found for one in results.methods for found in one.measured_with],
+        "segmenters trained with": [found for one in results.arms for found in one.versions],
+        "segmenters evaluated with": [found for one in results.arms for found in one.measured_with],
     }
-    return {
-        what: list(dict.fromkeys(_named(versions) for row in rows for versions in row.versions))
-        for what, rows in trained.items()
-    }
+    return {what: list(dict.fromkeys(map(_named, found))) for what, found in used.items()}
 
 
 def _named(packages: Mapping[str, str]) -> str:
@@ -336,7 +336,7 @@ def _provenance(results: Results) -> list[str]:
             {
                 "dataset": str(read_datalist(study.dataset_dir).get("name")),
                 "the dataset (SHA-256)": fingerprint(study.dataset_dir),
-                **{what: "; or ".join(found) for what, found in _trained_with(results).items()},
+                **{what: "; or ".join(found) for what, found in _made_with(results).items()},
                 "reported with": _named(versions()),
             }
         ),

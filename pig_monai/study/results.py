@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -81,8 +81,18 @@ class MethodResult:
     @cached_property
     def quality(self) -> list[dict[str, Any]]:
         """The content of metrics.json, by fold."""
-        folders = [self.study.output / layout.quality(fold, self.method.name) for fold in self.study.folds]
-        return [read_json(folder / "metrics.json", REMEDY) for folder in folders]
+        return [self._quality(fold) for fold in self.study.folds]
+
+    def _quality(self, fold: int) -> dict[str, Any]:
+        name = layout.quality(fold, self.method.name)
+        content: dict[str, Any] = read_json(self.study.output / name / "metrics.json", REMEDY)
+        measured, wanted = content["settings"]["max_pairs"], self.study.num_evaluated
+        if measured != wanted:
+            raise PigError(
+                f"{self.study.output / name} was made with num_evaluated {measured}, not {wanted}",
+                _again(self.study, name),
+            )
+        return content
 
     @cached_property
     def figures(self) -> list[list[Figure]]:
@@ -168,6 +178,11 @@ class MethodResult:
         trained = self.study.trainings(self.method).all()
         return [self._checkpoint(fold, one)["meta"]["versions"] for fold in self.study.folds for one in trained]
 
+    @property
+    def measured_with(self) -> list[Versions]:
+        """With which versions its slices were measured, by fold."""
+        return [one["versions"] for one in self.quality]
+
     def _cost(self, fold: int) -> Cost:
         trainings = self.study.trainings(self.method)
         networks = [self._checkpoint(fold, training) for training in trainings.networks()]
@@ -244,8 +259,20 @@ class ArmResult:
 
     @cached_property
     def runs(self) -> dict[tuple[int, int], list[dict[str, str]]]:
-        """The slices' rows with a lesion, by fold and seed."""
-        return {(fold, seed): self._rows(fold, seed) for fold in self.study.folds for seed in self.study.seeds}
+        """The slices' rows with a lesion, by fold and seed.
+
+        Raises:
+            PigError: slices of one name, in one fold or in two, which their values could not be told apart by.
+        """
+        found = {(fold, seed): self._rows(fold, seed) for fold in self.study.folds for seed in self.study.seeds}
+        first = [row["name"] for (_, seed), rows in found.items() if seed == self.study.seeds[0] for row in rows]
+        for name, times in Counter(first).items():
+            if times > 1:
+                raise PigError(
+                    f"{times} slices of {self.study.dataset_dir} are named {name}",
+                    "give the dataset's files different names",
+                )
+        return found
 
     def _rows(self, fold: int, seed: int) -> list[dict[str, str]]:
         arm = self.by_fold[fold]
@@ -255,14 +282,10 @@ class ArmResult:
         if pairs != arm.pairs:
             raise PigError(
                 f"{trained} says that {pairs} pairs were trained with, not {arm.pairs}",
-                f"remove that folder and {self.study.output / layout.mark(name)}, and give the same snakemake "
-                "command again",
+                "remove that folder, and " + _again(self.study, name),
             )
         path = self.study.output / layout.evaluation(fold, arm.name, seed) / "metrics.csv"
-        rows = [row for row in read_rows(path, REMEDY) if row["dice"]]
-        if len({row["name"] for row in rows}) < len(rows):
-            raise PigError(f"{path} has several slices of one name", "give the dataset's files different names")
-        return rows
+        return [row for row in read_rows(path, REMEDY) if row["dice"]]
 
     def _meta_file(self, fold: int, seed: int) -> Path:
         return self.study.output / layout.segmenter(fold, self.by_fold[fold].name, seed) / layout.MODEL_META
@@ -271,6 +294,12 @@ class ArmResult:
     def versions(self) -> list[Versions]:
         """With which versions of packages each of its segmenters was trained."""
         return [read_json(self._meta_file(*run), REMEDY)["versions"] for run in self.runs]
+
+    @cached_property
+    def measured_with(self) -> list[Versions]:
+        """With which versions each of its segmenters was evaluated."""
+        folders = [layout.evaluation(fold, self.by_fold[fold].name, seed) for fold, seed in self.runs]
+        return [read_json(self.study.output / folder / "summary.json", REMEDY)["versions"] for folder in folders]
 
     def over_runs(self, measure: str) -> Spread:
         """Return a measure's mean over the slices of each run."""
@@ -327,6 +356,11 @@ class ArmResult:
             of_patient[self.patients[name]].append(statistics.fmean(values))
         p_value = signed_rank([statistics.fmean(values) for values in of_patient.values()])
         return self._estimate(differences), p_value
+
+
+def _again(study: Study, name: str) -> str:
+    """Return the remedy for a node that was done otherwise."""
+    return f"remove {study.output / layout.mark(name)} and give the same snakemake command again"
 
 
 def signed_rank(differences: Sequence[float]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -39,9 +40,8 @@ _TERMS = (
 """Ids of the trainings that are equal for all methods, on pixels and on latents."""
 _BLOCKS = ("presets", "training", "autoencoder", "sampling", "segmentation")
 BUDGET = ("seed", *_BLOCKS)
-"""Settings on which all runs of a study's folder depend …"""
-NO_MATTER = ("num_workers", "cache_rate", "checkpoint_interval", "preview_interval", "keep_checkpoints")
-"""… but for ids that change no result."""
+"""Settings on which all runs of a study's folder depend, but see `changes_nothing`."""
+_NO_MATTER = ("cache_rate", "checkpoint_interval", "preview_interval", "keep_checkpoints")
 _WHOLE = ("image_size", "batch_size", "max_epochs", "max_iterations", "checkpoint_interval")
 _WEIGHTS = ("inception_weights", "dinov2_weights")
 
@@ -109,10 +109,12 @@ class Study:
 
     @classmethod
     def load(cls, file: str | Path) -> Study:
-        """Return the study of a YAML file; see `read`."""
+        """Return the study of a YAML file, or of a JSON file such as the ``study.json`` of its folder; see `read`."""
         try:
-            content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError) as cause:
+            text = Path(file).read_text(encoding="utf-8")
+            # YAML takes JSON's 1e-05 for text
+            content = json.loads(text) if Path(file).suffix == ".json" else yaml.safe_load(text)
+        except (OSError, ValueError, yaml.YAMLError) as cause:
             raise PigError(f"{file} cannot be read ({str(cause).splitlines()[0]})", _REMEDY) from None
         if not isinstance(content, dict):
             raise PigError(f"{file} holds no settings", _REMEDY)
@@ -224,6 +226,16 @@ class Study:
                 ids = _read(CONFIGS / f"train_{role}.yaml")
                 known[space][role] = {name: preset.get(name, value) for name, value in ids.items()}
         return known
+
+
+def changes_nothing(key: str) -> bool:
+    """Return whether a setting, such as ``training#num_workers``, is known to change no result.
+
+    Generators draw noise by seed and iteration alone; the segmenters' augmentation is drawn in the loader's processes,
+    and so depends on how many there are.
+    """
+    block, _, id_ = key.partition("#")
+    return id_ in _NO_MATTER or (id_ == "num_workers" and block != "segmentation")
 
 
 def _read(path: Path) -> dict[str, Any]:

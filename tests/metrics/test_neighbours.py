@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pig_monai.metrics.neighbours import neighbourhoods
+from pig_monai.metrics.neighbours import neighbourhoods, radii
 
 
 def brute(real: np.ndarray, generated: np.ndarray, k: int) -> dict[str, float]:
@@ -35,6 +35,17 @@ def test_they_are_their_definitions(seed, k):
     real, generated = rng.standard_normal((14, 3)), 0.4 * seed + rng.standard_normal((11, 3))
     found = neighbourhoods(real, generated, k)
     assert vars(found) == pytest.approx(brute(real, generated, k))
+
+
+def test_many_slices_are_looked_at_in_blocks():
+    """On a line of equal steps, in an order of chance, the fourth neighbour is two steps away, or more at the ends."""
+    places = np.random.default_rng(0).permutation(2100)
+    found = radii(places[:, None].astype(float), 4)
+    ends = np.minimum(places, 2099 - places)
+    assert found.tolist() == np.maximum(4 - ends, 2).tolist()
+    rng = np.random.default_rng(1)
+    real, generated = rng.standard_normal((40, 2)), rng.standard_normal((30, 2))
+    assert neighbourhoods(real, generated, 4, radii(real, 4)) == neighbourhoods(real, generated, 4)
 
 
 def test_on_a_line_they_can_be_counted():

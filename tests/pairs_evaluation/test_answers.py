@@ -69,6 +69,12 @@ def test_masks_that_differ_no_more_than_real_ones_do_not_count():
     assert cells == ["0.20", "0.30", "none differs more than held-out masks do, which are few"]
 
 
+def test_where_unseen_real_slices_reach_nothing_there_is_no_ratio():
+    made, real = (figure("coverage", value, sample) for value, sample in ((0.2, GENERATED), (0.0, HELDOUT)))
+    cells = answered(made, real)["Is the variety"]
+    assert cells == ["0.2", "0", "it is 0 for unseen real slices: nothing to compare with"]
+
+
 def test_consistency_is_told_against_real_slices():
     def cells(generated: float, *real: Figure) -> list[str]:
         made = figure("pair_consistency", generated, region="mask", name="segmenter", ends=(0.1, 0.2))
@@ -96,7 +102,7 @@ def test_copies_and_preference_are_told():
         ["95 %", "80 % expected", "more than by chance: it remembers (p 0.010)"],
     ]
     assert memory(0, 0.3)[0][2] == "none is much nearer to one training patient"
-    assert memory(0, 0.3)[1][2] == "as chance would have it (p 0.300)"
+    assert memory(0, 0.3)[1][2] == "nothing beyond chance was detected (p 0.300)"
 
 
 def test_masks_that_are_remembered_are_told_apart_from_slices():

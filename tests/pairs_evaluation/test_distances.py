@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pig_monai.metrics.frechet import frechet_distance
-from pig_monai.metrics.kernel import kernel_distance
+from pig_monai.metrics.kernel import kernel_distance, kernel_spread
 from pig_monai.metrics.neighbours import neighbourhoods
 from pig_monai.metrics.projection import fit_projection
 from pig_monai.pairs_evaluation import distances
@@ -25,10 +25,11 @@ def test_many_slices_give_the_metrics_themselves():
     found = compare_features(REAL, GENERATED_SLICES, features="f", region="lesion", seed=4)
     values = {figure.metric: figure.value for figure in found if figure.sample == GENERATED}
     centred = fit_projection(REAL)
-    kernel = kernel_distance(centred(REAL), centred(GENERATED_SLICES), seed=4)
+    kernel = kernel_distance(centred(REAL), centred(GENERATED_SLICES))
+    sd, _ = kernel_spread(centred(REAL), centred(GENERATED_SLICES), seed=4)
     lie = neighbourhoods(REAL, GENERATED_SLICES)
     assert values["frechet"] == pytest.approx(frechet_distance(REAL, GENERATED_SLICES))
-    assert (values["kernel"], values["kernel_sd"]) == pytest.approx((kernel.value, kernel.sd))
+    assert (values["kernel"], values["kernel_sd"]) == pytest.approx((kernel, sd))
     assert [values[name] for name in METRICS[2:]] == [lie.precision, lie.recall, lie.density, lie.coverage]
     assert {(f.features, f.region, f.n_real) for f in found} == {("f", "lesion", 120)}
     assert {(f.sample, f.n_generated) for f in found} == {(GENERATED, 90), (EQUAL, 24)}

@@ -13,6 +13,9 @@ import torch
 from pig_monai.study.settings import Study
 
 
+VERSIONS = {"torch": "2"}
+
+
 def study(dataset: Path, output: Path, **settings: Any) -> Study:
     """Return a study; what is not given is the least that there can be."""
     least = {"methods": ["joint"], "num_pairs": [4], "num_evaluated": 4, "folds": [0], "seeds": [0]}
@@ -30,7 +33,8 @@ def write_evaluation(folder: Path, dice: Mapping[str, float], patients: Mapping[
     """
     out = folder / "evaluation"
     out.mkdir(parents=True)
-    (folder / "model.json").write_text(json.dumps({"pairs": pairs}))
+    (folder / "model.json").write_text(json.dumps({"pairs": pairs, "versions": VERSIONS}))
+    (out / "summary.json").write_text(json.dumps({"versions": VERSIONS}))
     rows = [
         {
             "name": name,
@@ -50,9 +54,15 @@ def write_evaluation(folder: Path, dice: Mapping[str, float], patients: Mapping[
 
 
 def write_quality(folder: Path, figures: Sequence[Mapping[str, Any]], generated: int = 4) -> None:
-    """Write what evaluate_pairs.yaml leaves."""
+    """Write what evaluate_pairs.yaml leaves, asked for four slices."""
     folder.mkdir(parents=True)
-    content = {"figures": list(figures), "counts": {"generated": generated}, "image_size": 32}
+    content = {
+        "figures": list(figures),
+        "counts": {"generated": generated},
+        "settings": {"max_pairs": 4},
+        "image_size": 32,
+        "versions": VERSIONS,
+    }
     (folder / "metrics.json").write_text(json.dumps(content))
 
 
@@ -69,7 +79,7 @@ def write_training(folder: Path, role: str, parameters: int, rates: Mapping[int,
     folder.mkdir(parents=True)
     content = {
         "model": {"weight": torch.zeros(parameters)},
-        "meta": {"iteration": max(rates, default=1), "versions": {"torch": "2"}},
+        "meta": {"iteration": max(rates, default=1), "versions": VERSIONS},
     }
     torch.save(content, folder / f"model_{role}.pt")
     (folder / "run.json").write_text(json.dumps({"settings": {"batch_size": batch}}))

@@ -18,7 +18,7 @@ from pig_monai.study.arms import Arm, Kind, arms
 from pig_monai.study.charts import COLOURS, dice_by_pairs, gains
 from pig_monai.study.columns import COLUMNS
 from pig_monai.study.methods import METHODS
-from pig_monai.study.report import in_short
+from pig_monai.study.report import in_short, masks_table, notes
 from pig_monai.study.results import COST, ArmResult, Cost, MethodResult, Results, signed_rank
 from pig_monai.study.tables import (
     costs_table,
@@ -160,8 +160,18 @@ def test_arms_on_other_slices_are_not_compared(given):
 def test_two_slices_of_one_name_are_not_taken_for_one(given):
     folder = given.output / "fold_0/segmenters/real/seed_0/evaluation/metrics.csv"
     folder.write_text(folder.read_text().replace("s3,", "s2,"))
-    with pytest.raises(PigError, match="has several slices of one name"):
+    with pytest.raises(PigError, match="2 slices of .* are named s2; give the dataset's files different names"):
         table2_rows(Results.read(given))
+
+
+def test_nor_are_two_of_different_folds(phantom_dataset, tmp_path):
+    folds = sorted({entry["fold"] for entry in read_datalist(phantom_dataset)["training"]} - {-1})[:2]
+    one = study(phantom_dataset, tmp_path, folds=folds)
+    for fold in folds:
+        folder = tmp_path / f"fold_{fold}/segmenters/real/seed_0"
+        write_evaluation(folder, {"001.nii.gz": 0.5}, {"001.nii.gz": f"p{fold}"})
+    with pytest.raises(PigError, match=r"2 slices of .* are named 001\.nii\.gz"):
+        Results.read(one).of(Kind.BASELINE)[0].estimate("dice")
 
 
 def test_a_study_that_is_not_finished_says_what_is_missing(phantom_dataset, tmp_path):
@@ -245,6 +255,55 @@ def test_quality_is_of_as_many_slices_as_are_held_out(phantom_dataset, tmp_path)
     assert result.reference(("frechet", "texture", "slice")).mean == 2
     assert result.slices_of(("frechet", "texture", "slice")).mean == 3
     assert result.figure(("kernel", "texture", "slice")).mean is None
+
+
+def test_quality_of_another_number_of_slices_is_refused(phantom_dataset, tmp_path):
+    """As of a method that was there before num_evaluated was raised, and not measured anew."""
+    one = study(phantom_dataset, tmp_path, num_evaluated=5)
+    write_quality(tmp_path / "fold_0/quality/joint", [])
+    told = r"quality/joint was made with num_evaluated 4, not 5; remove .*\.marks/fold_0/quality/joint\.done and"
+    with pytest.raises(PigError, match=told):
+        _ = MethodResult(one, one.chosen[0]).quality
+
+
+def test_references_and_intervals_are_found_by_their_sample(phantom_dataset, tmp_path):
+    folds = sorted({entry["fold"] for entry in read_datalist(phantom_dataset)["training"]} - {-1})[:2]
+    key = ("frechet", "texture", "slice")
+    for fold, shift in zip(folds, (0.0, 2.0), strict=True):
+        figures = [
+            figure("generated", 9.0) | {"low": 7.0, "high": 11.0},
+            figure("real_split", 2.0) | {"low": 1.0 + shift, "high": 3.0 + shift},
+        ]
+        write_quality(tmp_path / f"fold_{fold}/quality/joint", figures)
+    both = MethodResult(study(phantom_dataset, tmp_path, folds=folds), METHODS["joint"])
+    assert both.range_of_real(key) == (2.0, 4.0)
+    assert both.interval(key) == (None, None)  # of a mean over folds none is known
+    first = MethodResult(study(phantom_dataset, tmp_path, folds=folds[:1]), METHODS["joint"])
+    assert first.range_of_real(key) == (1.0, 3.0)
+    assert first.interval(key) == (7.0, 11.0)
+
+
+def test_the_report_compares_masks_and_says_what_limits_the_study(given):
+    write_training(given.output / "fold_0/networks/generator-condition-joint", "generator", 1, {})
+    values = {("median", "generated"): 0.02, ("ks", "generated"): 0.3, ("median", "heldout"): 0.04}
+    figures = [
+        figure(sample, value, features="area") | {"metric": metric, "region": "mask"}
+        for (metric, sample), value in {**values, ("ks", "heldout"): 0.1}.items()
+    ]
+    write_quality(given.output / "fold_0/quality/joint", figures)
+    results = Results.read(given)
+    masks = masks_table(results)
+    assert masks.index(">joint<") < masks.index(">real, held out<")
+    assert masks.index("2 (0.30)") < masks.index("4 (0.10)")  # percent of the slice
+    told = list(notes(results))
+    assert "only fold 0 was held out: other patients may give other figures" in told
+    assert "fewer than 20 held-out patients: intervals are wide, and tests find little" in told
+    assert not any("same versions" in note for note in told)
+    summary = given.output / "fold_0/segmenters/real/seed_1/evaluation/summary.json"
+    summary.write_text('{"versions": {"torch": "3"}}')
+    assert any(
+        note.startswith("not all was trained and measured with the same") for note in notes(Results.read(given))
+    )
 
 
 @pytest.mark.parametrize("metric", ["frechet", "fid"])

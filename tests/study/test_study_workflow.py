@@ -131,20 +131,31 @@ def test_the_report_reads_what_ran_and_not_the_file_alone(study):
 
 
 def test_a_method_is_added_where_nobody_recorded_what_ran(study, phantom_dataset, tmp_path):
-    def planned(methods):  # in another working directory, without Snakemake's records
-        given = settings(phantom_dataset, methods=methods, output=str(study / OUTPUT))
+    def planned(methods, evaluated=4, **changed):  # in another working directory, without Snakemake's records
+        given = settings(phantom_dataset, methods=methods, output=str(output), **changed)
         (tmp_path / "study.json").write_text(json.dumps(given))
         command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "workflows/study.smk"), "--dry-run"]
         environment = {**os.environ, "HOME": str(tmp_path)}
-        ran = subprocess.run([*command, *GIVEN], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        asked = [*GIVEN[:-1], f"num_evaluated={evaluated}"]
+        ran = subprocess.run([*command, *asked], cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert ran.returncode == 0, ran.stderr
         return ran.stdout + ran.stderr
 
+    output = tmp_path / "study"
+    shutil.copytree(study / OUTPUT, output)
     assert "Nothing to be done" in planned(["SegGuidedDif"])
     told = planned(["SegGuidedDif", "joint"])
     assert "rule report:" in told or "localrule report:" in told
     assert "fold_0_networks_generator_condition_joint:" in told
     assert "fold_0_networks_generator:" not in told
+    told = planned(["SegGuidedDif"], num_pairs=[4, 6])  # more pairs, and what is trained with them
+    assert "rule fold_0_pairs_SegGuidedDif:" in told
+    assert "rule fold_0_segmenters_SegGuidedDif_6_seed_0:" in told
+    assert "rule fold_0_segmenters_SegGuidedDif_4_seed_0:" not in told  # its first four pairs are the same
+    assert "rule fold_0_networks" not in told
+    told = planned(["SegGuidedDif"], evaluated=3)
+    assert "rule fold_0_quality_SegGuidedDif:" in told
+    assert "rule fold_0_segmenters" not in told
 
 
 def test_another_budget_is_refused_and_other_methods_are_not(study, phantom_dataset, tmp_path):
@@ -172,8 +183,13 @@ def test_another_budget_is_refused_and_other_methods_are_not(study, phantom_data
             check()
         inputs.write_text(json.dumps(recorded))
     check()
-    shutil.rmtree(output / ".marks")  # nothing is done: nothing is kept
+    shutil.rmtree(output / ".marks")  # no network is done: others may be trained
+    (output / ".marks/fold_0/networks").mkdir(parents=True)  # as Snakemake leaves it where the first one failed
     check(seed=5)
+    with pytest.raises(PigError, match=r"segmentation#num_workers is 1, but"):  # a segmenter is begun
+        check(segmentation={**settings(phantom_dataset)["segmentation"], "num_workers": 1})
+    shutil.rmtree(output / "fold_0/segmenters")
+    check(segmentation={"image_size": 32, "max_epochs": 2})
 
 
 def test_pairs_that_know_the_held_out_patients_are_refused(study, phantom_dataset, tmp_path):
