@@ -93,7 +93,7 @@ class Copies:
         return suspected
 
 
-class TooFewPatients(ValueError):
+class TooFewPatientsError(ValueError):
     """The training patients do not tell how near slices of different patients usually are."""
 
 
@@ -114,11 +114,11 @@ def find_copies(
         heldout: features of slices of patients who were not trained on; None where there are none.
 
     Raises:
-        TooFewPatients: to tell what is usual, or none whose slices are all their own.
+        TooFewPatientsError: to tell what is usual, or none whose slices are all their own.
     """
     owner, count = _owners(patients)
     if count < LEAST_PATIENTS:
-        raise TooFewPatients(f"{count} training patients are too few to look for copies")
+        raise TooFewPatientsError(f"{count} training patients are too few to look for copies")
     distances = cdist(generated, training)
     among = _by_patient(training, training, owner, count)
     among[np.arange(len(training)), owner] = np.inf
@@ -128,7 +128,7 @@ def find_copies(
     found = np.concatenate(usual)
     known = found[found > TWIN]
     if not len(known):
-        raise TooFewPatients("every training slice is another patient's, too")
+        raise TooFewPatientsError("every training slice is another patient's, too")
     return Copies(
         nearest=distances.argmin(axis=1),
         distances=distances.min(axis=1),

@@ -8,7 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from pig_monai.features.space import MASK, SLICE, FeatureSpace
-from pig_monai.metrics.memorisation import LEAST_PATIENTS, Copies, TooFewPatients, find_copies, training_preference
+from pig_monai.metrics.memorisation import (
+    LEAST_PATIENTS,
+    Copies,
+    TooFewPatientsError,
+    find_copies,
+    training_preference,
+)
 from pig_monai.metrics.projection import fit_projection
 from pig_monai.metrics.two_samples import TwoSampleTest, compare_statistics
 from pig_monai.pairs_evaluation.distances import compare_features
@@ -111,7 +117,7 @@ def copy_figures(samples: Samples, space: FeatureSpace) -> tuple[list[Figure], C
     real, made, *held = _projected(samples, space, SLICE)
     try:
         copies = find_copies(made, real, training.patients, held[0] if held else None)
-    except TooFewPatients as cause:
+    except TooFewPatientsError as cause:
         return [figure("suspected_copies", None, f"refused: {cause}")], None
     limits = f"relative distance below {copies.limit:.3f}; of real slices 99 % are above {copies.usual_end:.3f}"
     shared = f"; {copies.shared} real slices are another patient's, too: one patient under two names?"

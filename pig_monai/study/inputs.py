@@ -35,8 +35,8 @@ Trainings of networks and samplings refuse to go on with other settings by thems
 def check_unchanged(study: Study, nodes: Iterable[Node]) -> None:
     """Refuse another budget, dataset or config in a folder where runs were made with a former one.
 
-    A segmenter that is finished would stay as it is, and be reported as of the new settings. Settings of which no run
-    is there yet may change: those of the segmenters, say, when the first of them ran out of memory.
+    A segmenter that is finished would stay as it is, and be reported as of the new settings. Settings of which no
+    run is there yet may change: those of the segmenters, say, when the first of them ran out of memory.
 
     Args:
         study: what is wanted.
@@ -65,7 +65,7 @@ def check_unchanged(study: Study, nodes: Iterable[Node]) -> None:
 
 
 def outdate(study: Study, nodes: Iterable[Node]) -> None:
-    """Make old the marks of nodes that made, or measured, another number of pairs, so that Snakemake runs them again.
+    """Make old the marks of nodes that made, or measured, another number of pairs: Snakemake runs them again.
 
     Its own records tell it, too, but lie in the working directory: from another one it would do nothing.
 

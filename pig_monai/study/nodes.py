@@ -26,8 +26,8 @@ class Node:
         command: what runs.
         configs: that it reads, in the bundle's folder of them.
         needs: names of the nodes before it.
-        grown: of further ones, which may grow without changing what this node reads: the pairs folder of an arm that
-            trains with its first so many pairs.
+        grown: of further ones, which may grow without changing what this node reads: the pairs folder of an arm
+            that trains with its first so many pairs.
         amount: how many pairs it makes or measures, which its mark says; empty for other nodes.
     """
 

@@ -109,7 +109,7 @@ class Study:
 
     @classmethod
     def load(cls, file: str | Path) -> Study:
-        """Return the study of a YAML file, or of a JSON file such as the ``study.json`` of its folder; see `read`."""
+        """Return the study of a YAML file, or of a JSON file such as its folder's ``study.json``; see `read`."""
         try:
             text = Path(file).read_text(encoding="utf-8")
             # YAML takes JSON's 1e-05 for text
@@ -231,8 +231,8 @@ class Study:
 def changes_nothing(key: str) -> bool:
     """Return whether a setting, such as ``training#num_workers``, is known to change no result.
 
-    Generators draw noise by seed and iteration alone; the segmenters' augmentation is drawn in the loader's processes,
-    and so depends on how many there are.
+    Generators draw noise by seed and iteration alone; the segmenters' augmentation is drawn in the loader's
+    processes, and so depends on how many there are.
     """
     block, _, id_ = key.partition("#")
     return id_ in _NO_MATTER or (id_ == "num_workers" and block != "segmentation")

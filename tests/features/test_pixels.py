@@ -15,7 +15,7 @@ def disc(radius: float, x: float = 31.5, y: float = 31.5, side: int = 64) -> np.
 
 
 def test_a_disc_is_as_far_from_its_outline_as_the_formula_says():
-    """Distances are to the nearest pixel's centre on the other side: half a pixel more than to the outline, or so."""
+    """Distances are to the nearest pixel's centre on the other side: half a pixel more than to the outline."""
     (found,) = outline_features(disc(12.0)[None]).reshape(1, 64, 64)
     place = np.arange(64) - 31.5
     formula = 12.0 - np.hypot(place[:, None], place[None])

@@ -38,7 +38,7 @@ def test_they_are_their_definitions(seed, k):
 
 
 def test_many_slices_are_looked_at_in_blocks():
-    """On a line of equal steps, in an order of chance, the fourth neighbour is two steps away, or more at the ends."""
+    """On a line of equal steps, in any order, the fourth neighbour is two steps away, or more at the ends."""
     places = np.random.default_rng(0).permutation(2100)
     found = radii(places[:, None].astype(float), 4)
     ends = np.minimum(places, 2099 - places)

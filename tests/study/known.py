@@ -12,7 +12,6 @@ import torch
 
 from pig_monai.study.settings import Study
 
-
 VERSIONS = {"torch": "2"}
 
 
