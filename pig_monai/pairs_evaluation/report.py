@@ -37,12 +37,12 @@ SAMPLES = {
 
 HOW_TO_READ = (
     "All figures compare slices with the real ones that the generator was trained on. The rows of real slices "
-    "show what a perfect generator would get: of those that it never saw, and of patients chosen at random (mean "
-    f"of {SPLITS} choices, and where 95 % of them lie). Compare them with the row of as many generated ones, since "
-    "every figure but the kernel distance depends on how many slices there are. The Fréchet and the kernel distance are "
-    "0 for equal distributions. Precision: share of the slices that lie among the real ones. Coverage: share of "
-    "the real slices that have one of them near. Recall and density are the older relative of coverage and the "
-    "finer one of precision."
+    "show what a perfect generator would get: of those that it never saw, and of patients chosen at random "
+    f"(mean of {SPLITS} choices, and where 95 % of them lie). Compare them with the row of as many generated "
+    "ones, since every figure but the kernel distance depends on how many slices there are. The Fréchet and the "
+    "kernel distance are 0 for equal distributions. Precision: share of the slices that lie among the real "
+    "ones. Coverage: share of the real slices that have one of them near. Recall and density are the older "
+    "relative of coverage and the finer one of precision."
 )
 
 ABOUT_COPIES = (
