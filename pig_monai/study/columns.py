@@ -69,7 +69,7 @@ def _neighbours(features: str, region: str, suffix: str, of: str) -> tuple[Colum
         Column(f"frechet_{suffix}", f"{of}Fréchet", ("frechet", features, region)),
         Column(f"kernel_{suffix}", f"{of}kernel", ("kernel", features, region)),
         Column(f"precision_{suffix}", f"{of}plausible, %", ("precision", features, region), percent=True),
-        Column(f"recall_{suffix}", f"{of}recall, %", ("recall", features, region), percent=True),
+        Column(f"recall_{suffix}", f"{of}feature recall, %", ("recall", features, region), percent=True),
         Column(f"coverage_{suffix}", f"{of}coverage, %", ("coverage", features, region), percent=True),
     )
 
