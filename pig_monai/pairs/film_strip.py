@@ -36,6 +36,8 @@ class _Recorder:
 def film_strip(sampler: Sampler, index: int, check: Callable[[], None], width: int = 1600) -> Image.Image:
     """Sample pair ``index`` once more and draw x̂₀ (upper row) and ŷ₀ (lower row) from noise to the end.
 
+    Slices without masks have one row.
+
     Args:
         sampler: draws the pair.
         index: of the pair.
@@ -44,7 +46,7 @@ def film_strip(sampler: Sampler, index: int, check: Callable[[], None], width: i
     """
     recorder = _Recorder(sampler, check)
     sampler.draw([index], on_step=recorder)
-    frames = len(recorder.masks)
+    frames = len(recorder.slices)
     scale = magnification(width / frames, sampler.image_size)
-    tiles = recorder.masks + recorder.slices
+    tiles = (recorder.masks if sampler.has_masks else []) + recorder.slices
     return contact_sheet(tiles, [None] * len(tiles), columns=frames, scale=scale)

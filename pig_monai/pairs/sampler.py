@@ -56,6 +56,9 @@ class Sampler(ABC):
     things = "pairs"
     """What users are told that it makes."""
 
+    has_masks = True
+    """Whether its slices come with masks, generated or given."""
+
     def __init__(
         self,
         generator: LoadedDenoiser,

@@ -202,6 +202,7 @@ class UnconditionalSampler(Sampler):
     """
 
     things = "slices"
+    has_masks = False
 
     def __init__(self, generator: LoadedDenoiser, **settings: Any) -> None:
         check_condition(generator, ("none",), "infer_slices without masks")

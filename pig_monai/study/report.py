@@ -188,7 +188,7 @@ def in_short(rows: Sequence[Row]) -> Iterator[str]:
         said = _verdict(row, "pig_difference", len(against_pig), f"{row['pairs']} pairs of PIG")
         yield f"{row['method']}: {said}."
     if against_pig and not shown:
-        yield f"No method was shown to differ from PIG ({len(against_pig)} comparisons)."
+        yield f"No method was shown to differ from PIG ({_comparisons(len(against_pig))})."
 
 
 def _is_shown(row: Row, name: str) -> bool:
@@ -205,8 +205,12 @@ def _verdict(row: Row, name: str, comparisons: int, other: str) -> str:
     verdict = ("more" if gain > 0 else "less") if _is_shown(row, name) else "no difference was shown"
     return (
         f"{100 * gain:+.1f} points against {other} ({said}; p {probability(p)}, corrected for "
-        f"{comparisons} comparisons): {verdict}"
+        f"{_comparisons(comparisons)}): {verdict}"
     )
+
+
+def _comparisons(number: int) -> str:
+    return "1 comparison" if number == 1 else f"{number} comparisons"
 
 
 def _data(results: Results) -> str:

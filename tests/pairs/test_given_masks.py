@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from pig_monai.data.folder import read_datalist, read_label, read_slice, training_entries
 from pig_monai.data.transforms import load_slices
@@ -166,6 +167,8 @@ def test_slices_without_masks_are_a_dataset_folder_without_labels(tmp_path, caps
     assert len(training_entries(tmp_path / "all", -1, labelled_only=False)) == 5
     for picture in ("contact_sheet.png", "film_strip.png"):
         assert (tmp_path / "all" / picture).read_bytes().startswith(b"\x89PNG")
+    strip = np.asarray(Image.open(tmp_path / "all/film_strip.png").convert("L"))
+    assert strip.shape[1] > 3 * strip.shape[0]  # a row of slices, none of masks that nobody made
     generate(draw(), tmp_path / "part_0", NO_LIMITS, num_pairs=2)
     generate(draw(), tmp_path / "part_2", NO_LIMITS, num_pairs=3, start_index=2)
     merge_pairs(parts=str(tmp_path / "part_*"), output_dir=str(tmp_path / "merged"), num_pairs=5)

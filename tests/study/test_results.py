@@ -101,7 +101,7 @@ def test_the_sign_of_a_difference_is_that_of_what_was_tested(phantom_dataset, tm
     assert pairs["longer_difference"] == pytest.approx((15 * 0.03 - 0.12) / 16)
     assert pairs["longer_difference_p"] < 0.05
     assert pairs["dice"] < 0.5
-    assert list(in_short(rows))[-1].endswith("corrected for 1 comparisons): more.")
+    assert list(in_short(rows))[-1].endswith("corrected for 1 comparison): more.")
 
 
 def test_folds_count_by_their_slices(phantom_dataset, tmp_path):
