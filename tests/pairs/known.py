@@ -22,7 +22,7 @@ SIZE = 8
 
 
 class KnownSampler:
-    things = "pairs"
+    things, has_masks = "pairs", True
 
     def __init__(self, every: int = 3) -> None:
         self.every = every
