@@ -47,13 +47,17 @@ LEAST_SHARE = 0.1
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that decide a result: of trainings, samplings and measurements."""
+    """Return the versions that decide what is trained or sampled. Pairs are continued with the same ones alone."""
     return {
         "pig_monai": pig_monai.__version__,
         "monai": str(monai.__version__),
         "torch": str(torch.__version__),
-        **{name: metadata.version(name) for name in ("numpy", "scipy", "scikit-image")},
     }
+
+
+def measuring_versions() -> dict[str, str]:
+    """Return the versions that decide a measurement."""
+    return {**versions(), **{name: metadata.version(name) for name in ("numpy", "scipy", "scikit-image")}}
 
 
 def save_weights(

@@ -16,7 +16,7 @@ import numpy as np
 from monai.engines import Evaluator
 from tqdm import tqdm
 
-from pig_monai.checkpoint import versions
+from pig_monai.checkpoint import measuring_versions
 from pig_monai.cli import as_bool
 from pig_monai.data.folder import (
     DATALIST,
@@ -224,7 +224,7 @@ class Evaluation:
             "monai": {name: None if math.isnan(value) else float(value) for name, value in monais.items()},
             "bootstrap": {"draws": DRAWS, "seed": self.seed, "level": LEVEL},
             "hit_iou": HIT_IOU,
-            "versions": versions(),
+            "versions": measuring_versions(),
         }
         write_json(self.output_dir / "summary.json", summary)
         print(text, end="")

@@ -132,7 +132,7 @@ def find_copies(
     return Copies(
         nearest=distances.argmin(axis=1),
         distances=distances.min(axis=1),
-        relative=_relative(_by_patient(generated, training, owner, count)),
+        relative=_relative(_nearest(distances, owner, count)),
         usual=known,
         shared=len(found) - len(known),
         usual_end=float(np.quantile(known, USUAL)),
@@ -227,12 +227,13 @@ def _owners(patients: Sequence[str]) -> tuple[np.ndarray, int]:
 
 def _by_patient(slices: np.ndarray, others: np.ndarray, owner: np.ndarray, count: int) -> np.ndarray:
     """Return the distances of slices (n, d) to each patient's nearest slice among others, (n, count)."""
-    nearest = np.empty((len(slices), count))
-    of_patient = [others[owner == patient] for patient in range(count)]
-    for rows in blocks(len(slices)):
-        for patient, own in enumerate(of_patient):
-            nearest[rows, patient] = cdist(slices[rows], own).min(axis=1)
-    return nearest
+    rows = [_nearest(cdist(slices[block], others), owner, count) for block in blocks(len(slices))]
+    return np.concatenate(rows)
+
+
+def _nearest(distances: np.ndarray, owner: np.ndarray, count: int) -> np.ndarray:
+    """Return the distances (n, m) to slices as those to each patient's nearest slice, (n, count)."""
+    return np.stack([distances[:, owner == patient].min(axis=1) for patient in range(count)], axis=1)
 
 
 def _relative(distances: np.ndarray) -> np.ndarray:

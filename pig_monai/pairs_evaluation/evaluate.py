@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from pig_monai.checkpoint import versions
+from pig_monai.checkpoint import measuring_versions
 from pig_monai.cli import as_bool
 from pig_monai.data.folder import DATALIST, Entry, fingerprint, read_datalist
 from pig_monai.evaluation.results import as_csv
@@ -232,7 +232,7 @@ class PairsEvaluation:
             "nearest": {
                 name: _named(samples, found, found.order[:NEAREST]) for name, found in comparison.copies.items()
             },
-            "versions": versions(),
+            "versions": measuring_versions(),
         }
         write_json(self.output_dir / "metrics.json", content)
         for line in (*(f"note: {note}" for note in notes), f"evaluated: {self.output_dir / 'report.html'}"):

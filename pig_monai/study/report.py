@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 from PIL import Image
 
-from pig_monai.checkpoint import versions
+from pig_monai.checkpoint import measuring_versions
 from pig_monai.choosing import spread_evenly
 from pig_monai.data.folder import fingerprint, has_lesion, heldout_entries, located, read_datalist
 from pig_monai.features.shape import STATISTICS
@@ -341,7 +341,7 @@ def _provenance(results: Results) -> list[str]:
                 "dataset": str(read_datalist(study.dataset_dir).get("name")),
                 "the dataset (SHA-256)": fingerprint(study.dataset_dir),
                 **{what: "; or ".join(found) for what, found in _made_with(results).items()},
-                "reported with": _named(versions()),
+                "reported with": _named(measuring_versions()),
             }
         ),
         unfolding(
